@@ -1,0 +1,1 @@
+"""colink-engine: serve flows over CoLink, declared in YAML."""

@@ -1,0 +1,136 @@
+"""The tree of errors. Each edge (exit code, HTTP status) maps every leaf; a test holds it.
+
+EngineError
+├── PermanentError                 will never work as asked; retrying changes nothing
+│   ├── UsageError                 the command or call itself is wrong
+│   ├── InvalidManifestError       carries all faults
+│   ├── PluginError                a flow class or plugin cannot be used
+│   ├── NotFoundError              no such user, endpoint, mount, entry, task
+│   ├── AlreadyExistsError         an entry or endpoint is there already
+│   ├── AccessDeniedError          the caller may not
+│   ├── FlowInstanceException      an instance could not be had (aiflows' name)
+│   └── FlowFailedError            the flow answered with an error reply
+└── TransientError                 may work when tried again
+    ├── CoreUnavailableError       the core or its queue does not answer
+    ├── DeadlineExceededError      no answer in time
+    ├── EngineNotRunningError      no background engine answers in this ENGINE_HOME
+    ├── LockHeldError              somebody else is at it; names the holder
+    └── AppliedInPartError         some steps of a plan failed; names them
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class EngineError(Exception):
+    """Base of all errors that a user may see as one line: `message`, then `hint`, what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class PermanentError(EngineError):
+    """Will never work as asked."""
+
+
+class TransientError(EngineError):
+    """May work when tried again."""
+
+
+class UsageError(PermanentError):
+    """The command or call itself is wrong."""
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """One thing wrong with a manifest. `line` and `column` count from 1; 0 means the whole file."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
+        path = f"{self.path}: " if self.path else ""
+        return f"{place}{path}{self.message} {self.hint}".rstrip()
+
+
+class InvalidManifestError(PermanentError):
+    """The manifest has faults; all of them are in `faults`, in the order of the file."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = tuple(faults)
+
+
+class PluginError(PermanentError):
+    """A flow class or the plugin that brings it cannot be used."""
+
+
+class NotFoundError(PermanentError):
+    """There is no such user, endpoint, mount, entry or task."""
+
+
+class AlreadyExistsError(PermanentError):
+    """There is such an entry or endpoint already."""
+
+
+class AccessDeniedError(PermanentError):
+    """The caller is not allowed to do this."""
+
+
+class FlowInstanceException(PermanentError):  # noqa: N818 - the name that aiflows' users know
+    """An instance of a served flow could not be had; says which endpoint of whom, and why."""
+
+    def __init__(self, flow_endpoint: str, user_id: str, message: str = "") -> None:
+        super().__init__(
+            f"Failed to get an instance of {flow_endpoint} served by {user_id}: {message}"
+        )
+        self.flow_endpoint = flow_endpoint
+        self.user_id = user_id
+        self.reason = message
+
+
+class FlowFailedError(PermanentError):
+    """A flow answered with an error reply; `details` is the reply's data as plain JSON data."""
+
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.details = dict(details or {})
+
+
+class CoreUnavailableError(TransientError):
+    """The core, or its message queue, does not answer."""
+
+
+class DeadlineExceededError(TransientError):
+    """No answer came in time."""
+
+
+class EngineNotRunningError(TransientError):
+    """No background engine answers in this ENGINE_HOME."""
+
+
+class LockHeldError(TransientError):
+    """Somebody else holds the lock; `holder` says who."""
+
+    def __init__(self, message: str, holder: str = "", hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.holder = holder
+
+
+class AppliedInPartError(TransientError):
+    """Some steps of a plan failed, the others were made; `failures` has one line for each."""
+
+    def __init__(self, failures: Sequence[str]) -> None:
+        super().__init__("\n".join(failures))
+        self.failures = tuple(failures)

@@ -1,0 +1,109 @@
+"""A manifest after loading: validated, interpolated, every default filled in. Frozen data.
+
+Only `engine.loading` makes these; everything else reads them. `config_overrides` and the like are
+plain JSON data (dict, list, str, int, float, bool, None).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL
+
+JsonObject = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TlsSpec:
+    """Paths of PEM files for a core behind TLS; empty when not used."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class CoreSpec:
+    """Which core serves the manifest's users: the embedded one, or the one at `address` (a URL)."""
+
+    address: str = ""
+    tls: TlsSpec = TlsSpec()
+
+    @property
+    def embedded(self) -> bool:
+        """Tell whether this is the engine's own core."""
+        return not self.address
+
+
+@dataclass(frozen=True)
+class SubflowSpec:
+    """Who serves a subflow: `user_id` is `local`, a user's name in this manifest, or a hex id.
+
+    None in `user_id` or `flow_endpoint` leaves what the class's defaults say.
+    """
+
+    user_id: str | None = None
+    flow_endpoint: str | None = None
+    config_overrides: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FlowSpec:
+    """A flow that a user serves at an endpoint. `allow` has user names, hex ids or `any`."""
+
+    flow_class_name: str
+    singleton: bool = False
+    parallel_dispatch: bool = False
+    dispatch_point: str = DEFAULT_DISPATCH_POINT
+    config_overrides: JsonObject = field(default_factory=dict)
+    subflows: Mapping[str, SubflowSpec] = field(default_factory=dict)
+    allow: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class MountSpec:
+    """An instance that shall exist: of which endpoint, served by whom (as in SubflowSpec)."""
+
+    flow_endpoint: str
+    user_id: str = LOCAL
+    config_overrides: JsonObject = field(default_factory=dict)
+    initial_state: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WorkersSpec:
+    """How many dispatch worker processes per dispatch point; requests served at once."""
+
+    dispatch: Mapping[str, int] = field(default_factory=lambda: {DEFAULT_DISPATCH_POINT: 1})
+    get_instance: int = 1
+
+
+@dataclass(frozen=True)
+class UserSpec:
+    """A user of the manifest. With `user_id` set it is somebody else's, only referred to.
+
+    `jwt_file` is a path; `jwt` is the *expression* as written (such as `${oc.env:USER0_JWT}`),
+    resolved only where the token is used, so that no secret is ever part of a manifest's data.
+    """
+
+    user_id: str = ""
+    jwt: str = ""
+    jwt_file: str = ""
+    workers: WorkersSpec = field(default_factory=WorkersSpec)
+    flows: Mapping[str, FlowSpec] = field(default_factory=dict)
+    mounts: Mapping[str, MountSpec] = field(default_factory=dict)
+
+    @property
+    def foreign(self) -> bool:
+        """Tell whether the user belongs to somebody else."""
+        return bool(self.user_id)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one file declares. `name` owns all that is created; `file` is its absolute path."""
+
+    name: str
+    file: str
+    core: CoreSpec = CoreSpec()
+    users: Mapping[str, UserSpec] = field(default_factory=dict)
