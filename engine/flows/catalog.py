@@ -1,0 +1,99 @@
+"""A catalog as data, for processes that need to know flow classes but must not run their code.
+
+`python -m engine.flows.catalog` imports the plugins and prints the description as a JSON document;
+`DescribedCatalog` then answers, in another process, what a `Catalog` would.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+from engine.flows.config import Config, merge
+from engine.flows.flow import Flow
+from engine.hooks import Catalog, PluginInfo, load_catalog
+from engine.kits.digest import digest
+
+
+@dataclass(frozen=True)
+class DescribedFlow:
+    """What is known of a flow class without its code: its name, description and default config."""
+
+    name: str
+    description: str
+    config: Mapping[str, Any] = field(repr=False)
+
+    def get_config(self, **overrides: Any) -> Config:
+        """Return the class's default config with `overrides` laid over it."""
+        return merge(self.config, overrides)
+
+
+def describe(catalog: Catalog) -> dict[str, Any]:
+    """Return `catalog` as JSON data: plugins, their digests, classes with their default configs."""
+    return {
+        "plugins": [asdict(plugin) for plugin in catalog.plugins],
+        "digests": {plugin.name: catalog.digest(plugin.name) for plugin in catalog.plugins},
+        "resolvers": sorted(catalog.resolvers),
+        "classes": {name: _describe_class(catalog.flow_class(name)) for name in catalog.names()},
+    }
+
+
+def _describe_class(flow_class: Any) -> dict[str, Any]:
+    return {
+        "config": flow_class.get_config(),
+        "description": (flow_class.__doc__ or "").strip(),
+    }
+
+
+@dataclass(frozen=True)
+class DescribedCatalog(Catalog):
+    """A `Catalog` made from a description; its flow classes are `DescribedFlow`s."""
+
+    digests: Mapping[str, str] = field(default_factory=dict)
+    description: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_json(
+        cls,
+        described: Mapping[str, Any],
+        resolvers: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> "DescribedCatalog":
+        """Return the catalog that `described` (the result of `describe`) tells of.
+
+        `resolvers` cannot be described; whoever needs them hands them in.
+        """
+        return cls(
+            plugins=tuple(
+                PluginInfo(**(fields | {"classes": tuple(fields["classes"])}))
+                for fields in described.get("plugins", ())
+            ),
+            flow_classes={
+                name: cast(type, DescribedFlow(name, fields["description"], fields["config"]))
+                for name, fields in described.get("classes", {}).items()
+            },
+            resolvers=resolvers or {},
+            digests=dict(described.get("digests", {})),
+            description=described,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a digest of all that is described."""
+        return digest(self.description)
+
+    def digest(self, plugin: str) -> str:
+        """Return the digest that the plugin had when it was described; "" for an unknown one."""
+        return self.digests.get(plugin, "")
+
+
+def main() -> None:
+    """Print the description of what is installed. What plugins print meanwhile goes to stderr."""
+    with contextlib.redirect_stdout(sys.stderr):
+        described = describe(load_catalog(Flow))
+    json.dump(described, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
