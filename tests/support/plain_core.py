@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - RPCs are named as in the protocol
 """A core that offers the plain protocol and nothing beyond it, kept in memory, for tests.
 
 It stands for the cores that are not ours: no extension, ReadEntries all or nothing, INTERNAL for
@@ -41,10 +42,25 @@ class PlainCore(wire.CoLinkServicer):
 
     async def start(self) -> None:
         """Serve."""
-        self._server = grpc.aio.server(interceptors=[_Counter(self.calls)])
-        wire.add_CoLinkServicer_to_server(self, self._server)
-        self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server = grpc.aio.server(
+            interceptors=[_Counter(self.calls)],
+            options=[("grpc.max_receive_message_length", -1)],
+        )
+        self.register(self._server)
+        self.listen(self._server)
         await self._server.start()
+
+    def register(self, server: Any) -> None:
+        """Let `server` answer with this core."""
+        wire.add_CoLinkServicer_to_server(self, server)
+
+    def listen(self, server: Any) -> None:
+        """Let `server` listen at this core's address."""
+        server.add_insecure_port(f"127.0.0.1:{self.port}")
+
+    def names(self) -> list[str]:
+        """Return the names of all live entries."""
+        return [name for (_, name), versions in self._versions.items() if versions[-1][1]]
 
     async def stop(self) -> None:
         """Stop at once; calls under way fail."""

@@ -1,0 +1,66 @@
+"""What a built-in operator is, and what it works with.
+
+A handler runs once its task has started, in the transaction of the change that started it. It may
+run again for the same task after a restart, so it first looks at what is done already.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.core.effects import Effects
+from engine.core.entries import Entries
+from engine.core.store import Store
+from engine.core.tasks import TaskCopy, Tasks
+from engine.core.tokens import Tokens
+from engine.core.users import Users
+
+Handler = Callable[[TaskCopy], None]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The parts of the core that operators work with."""
+
+    store: Store
+    entries: Entries
+    tasks: Tasks
+    users: Users
+    effects: Effects
+    tokens: Tokens
+    runs: Callable[[str, str], bool]
+    """Tells whether the operators of a package run here for a user: `runs(user_id, package)`."""
+    core_uri: Callable[[], str]
+
+    def finish(self, copy: TaskCopy) -> None:
+        """Finish a task, if it is still started."""
+        now = self.tasks.get(copy.owner, copy.task.task_id)
+        if now is not None and now.status == "started":
+            self.tasks.finish(copy.owner, copy.task.task_id)
+
+
+class Operator(Protocol):
+    """A built-in operator: one object for all users for whom it is started."""
+
+    package: str
+    """The name by which StartProtocolOperator knows it."""
+    protocols: tuple[str, ...]
+    """The protocols that it marks as initialised."""
+    handlers: Mapping[str, Handler]
+    """What to do with started tasks, by `protocol:role`."""
+
+    def start(self, user_id: str) -> None:
+        """Write what the operator's init writes. Called at each start for a user."""
+        ...
+
+    def resume(self, user_id: str) -> None:
+        """Take up what was left, after a start of the operator or of the core."""
+        ...
+
+    def forget(self, user_id: str) -> None:
+        """Drop what is kept in memory for a user: the file says it better."""
+        ...
+
+    def on_task(self, copy: TaskCopy) -> Handler | None:
+        """Return what to do about a task that came to `waiting` or `finished`, if anything."""
+        ...

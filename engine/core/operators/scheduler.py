@@ -1,0 +1,215 @@
+"""coflows_scheduler: takes in pushed messages and creates dispatch tasks for them (§9.5, §9.9).
+
+What to dispatch when is decided by `engine.colink.mailbox`. Messages that wait are rows of the
+table `mailbox`; what is in flight are the user's started dispatch tasks. So the mailboxes in memory
+are only a cache, made again from those two whenever it is missing.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+
+from engine.colink import keys, wire
+from engine.colink.mailbox import (
+    STORAGE,
+    Dispatch,
+    Mailboxes,
+    PushParam,
+    Route,
+    decode_dispatch,
+    decode_push,
+    encode_dispatch,
+)
+from engine.colink.payloads import is_set, json_value
+from engine.core.operators import variables
+from engine.core.operators.base import Desk, Handler
+from engine.core.tasks import TaskCopy
+from engine.model.errors import UsageError
+from engine.model.ids import DEFAULT_DISPATCH_POINT
+
+log = logging.getLogger(__name__)
+_LIFETIME = 86400
+_MESSAGE = "msg"
+
+
+class Scheduler:
+    """Both roles of `coflows_push`, and the follow-up of finished dispatch tasks."""
+
+    package = "coflows_scheduler"
+    protocols: tuple[str, ...] = ("coflows_scheduler", "coflows_push")
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._mailboxes: dict[str, Mailboxes] = {}
+        self.handlers: Mapping[str, Handler] = {
+            "coflows_push:initiator": self._send,
+            "coflows_push:receiver": self._take_in,
+            "coflows_scheduler:local": desk.finish,
+        }
+
+    def start(self, user_id: str) -> None:
+        """Nothing has to be written."""
+
+    def resume(self, user_id: str) -> None:
+        """Dispatch what is due."""
+        self._boxes(user_id)
+
+    def forget(self, user_id: str) -> None:
+        """Make the mailboxes anew at the next push."""
+        self._mailboxes.pop(user_id, None)
+
+    def on_task(self, copy: TaskCopy) -> Handler | None:
+        """Follow up finished dispatch tasks."""
+        dispatch = copy.status == "finished" and "dispatch" in copy.task.protocol_name
+        return self._dispatched if dispatch else None
+
+    # Pushes
+
+    def _send(self, copy: TaskCopy) -> None:
+        """Give the message to the receivers; those with a scheduler in this core fetch it."""
+        push = _push(copy)
+        for participant in copy.task.participants[1:] if push is not None else ():
+            receiver = participant.user_id
+            if push is None or self._desk.runs(receiver, self.package):
+                continue
+            payload = self._desk.entries.get(copy.owner, push.message_id)
+            if payload is None:
+                log.warning("%s pushes the absent entry %s", copy.owner, push.message_id)
+                continue
+            variables.send(self._desk, copy.owner, copy.task.task_id, _MESSAGE, payload, receiver)
+        self._desk.finish(copy)
+
+    def _take_in(self, copy: TaskCopy) -> None:
+        """Get the message that a push task brings, store it, and dispatch it."""
+        push, sender = _push(copy), copy.task.participants[0].user_id
+        if push is None:
+            self._desk.finish(copy)
+        elif sender == copy.owner:
+            if self._desk.entries.find(copy.owner, push.message_id) is None:
+                log.warning("%s pushes the absent entry %s", sender, push.message_id)
+            else:
+                self._accept(copy, push)
+            self._desk.finish(copy)
+        elif self._desk.runs(sender, self.package):
+            self._store_message(copy, push, self._desk.entries.get(sender, push.message_id))
+        else:
+            variables.receive(
+                *(self._desk, copy.owner, copy.task.task_id, _MESSAGE, sender),
+                lambda payload: self._store_message(copy, push, payload),
+            )
+
+    def _store_message(self, copy: TaskCopy, push: PushParam, payload: bytes | None) -> None:
+        if payload is None:
+            log.warning("a push to %s brings no message", copy.owner)
+        elif self._desk.entries.get(copy.owner, push.message_id) is not None:
+            # Stored and accepted are one transaction: it came before, and is being handled.
+            log.info("%s has the message %s already", copy.owner, push.message_id)
+        else:
+            self._desk.entries.create(copy.owner, push.message_id, payload)
+            self._accept(copy, push)
+        self._desk.finish(copy)
+
+    def _accept(self, copy: TaskCopy, push: PushParam) -> None:
+        """Put a stored message into its flow instance's mailbox; replies stay where they are."""
+        if push.flow_id == STORAGE:
+            return
+        boxes = self._boxes(copy.owner)
+        route = self._route(copy.owner, push.flow_id)
+        dispatches = boxes.push(push.flow_id, push.message_id, route)
+        if not any(push.message_id in dispatch.message_keys for dispatch in dispatches):
+            self._desk.store.write(
+                "INSERT OR IGNORE INTO mailbox(id, owner, flow_id, message_key) VALUES(?, ?, ?, ?)",
+                (
+                    *(self._desk.store.tick(), self._desk.store.owner_id(copy.owner)),
+                    *(push.flow_id, push.message_id),
+                ),
+            )
+        self._dispatch(copy.owner, dispatches, copy.task.task_id)
+
+    # Dispatches
+
+    def _dispatched(self, copy: TaskCopy) -> None:
+        """Dispatch what waited for a finished dispatch task."""
+        try:
+            flow_id, message_keys = decode_dispatch(copy.task.protocol_param)
+        except UsageError:
+            return
+        boxes = self._boxes(copy.owner)
+        route = self._route(copy.owner, flow_id) if boxes.pending(flow_id) else None
+        self._dispatch(copy.owner, boxes.finished(flow_id, message_keys, route), copy.task.task_id)
+
+    def _dispatch(self, user_id: str, dispatches: Iterable[Dispatch], parent: str) -> None:
+        owner_id = self._desk.store.owner_id(user_id)
+        for dispatch in dispatches:
+            self._desk.store.write_many(
+                "DELETE FROM mailbox WHERE owner=? AND flow_id=? AND message_key=?",
+                [(owner_id, dispatch.flow_id, key) for key in dispatch.message_keys],
+            )
+            task = wire.Task(
+                protocol_name=dispatch.dispatch_point,
+                protocol_param=encode_dispatch(dispatch.flow_id, dispatch.message_keys),
+                participants=[wire.Participant(user_id=user_id, role="local")],
+                parent_task=parent,
+                expiration_time=int(time.time()) + _LIFETIME,
+            )
+            self._desk.tasks.create(user_id, task)
+
+    def _boxes(self, user_id: str) -> Mailboxes:
+        """Return a user's mailboxes; if they have to be made, dispatch what is due in them."""
+        boxes = self._mailboxes.get(user_id)
+        if boxes is None:
+            boxes, due = self._rebuilt(user_id)
+            self._mailboxes[user_id] = boxes
+            self._dispatch(user_id, due, "")
+        return boxes
+
+    def _rebuilt(self, user_id: str) -> tuple[Mailboxes, list[Dispatch]]:
+        boxes, due = Mailboxes(), list[Dispatch]()
+        for copy in self._desk.tasks.in_status(user_id, "started"):
+            if "dispatch" in copy.task.protocol_name and copy.role == "local":
+                try:
+                    flow_id, message_keys = decode_dispatch(copy.task.protocol_param)
+                except UsageError:
+                    continue
+                boxes.dispatched(flow_id, message_keys, self._route(user_id, flow_id))
+        rows = self._desk.store.execute(
+            "SELECT flow_id, message_key FROM mailbox WHERE owner=? ORDER BY id",
+            (self._desk.store.known_owner_id(user_id),),
+        ).fetchall()
+        for flow_id, message_key in rows:
+            due += boxes.push(flow_id, message_key, self._route(user_id, flow_id))
+        return boxes, due
+
+    def _route(self, user_id: str, flow_id: str) -> Route:
+        """Return where an instance's messages go now; the default for one that is not known."""
+        entries = self._desk.entries
+        try:
+            metadata = json_value(entries.get(user_id, keys.instance_metadata(flow_id)) or b"{}")
+            endpoint, client_id = str(metadata["flow_endpoint"]), str(metadata["user_id"])
+        except (ValueError, KeyError, TypeError):
+            return Route()
+        parallel = is_set(entries.get(user_id, keys.flow(endpoint, "parallel_dispatch")))
+        override = keys.mount_field(endpoint, client_id, flow_id, "dispatch_point_override")
+        point = entries.get(user_id, override) or entries.get(
+            user_id, keys.flow(endpoint, "default_dispatch_point")
+        )
+        try:
+            return Route((point or b"").decode() or DEFAULT_DISPATCH_POINT, parallel)
+        except UnicodeDecodeError:
+            return Route(DEFAULT_DISPATCH_POINT, parallel)
+
+
+def _push(copy: TaskCopy) -> PushParam | None:
+    """Return what a push task asks; None, and a warning, for what must not be done.
+
+    The sender chooses the key that is written at the receiver: only message keys are allowed.
+    """
+    try:
+        push = decode_push(copy.task.protocol_param)
+    except UsageError as error:
+        log.warning("the push task %s is dropped: %s", copy.task.task_id, error)
+        return None
+    if not keys.is_push_key(push.message_id):
+        log.warning("%s must not push to the key %r", copy.owner, push.message_id)
+        return None
+    return push

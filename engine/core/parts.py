@@ -1,0 +1,103 @@
+"""The parts of a core, joined: what the RPC handlers work with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.colink import keys
+from engine.colink.identity import KeyPair
+from engine.core.auth import Gate
+from engine.core.delivery import Delivery
+from engine.core.effects import Effects
+from engine.core.entries import Entries
+from engine.core.initialisation import Initialisation
+from engine.core.operators.base import Desk
+from engine.core.operators.policy_module import PolicyModule
+from engine.core.operators.registry import RegistryOperator
+from engine.core.operators.remote_storage import RemoteStorage
+from engine.core.operators.scheduler import Scheduler
+from engine.core.pom import OperatorManager
+from engine.core.queue.accounts import Account, Accounts
+from engine.core.queue.publisher import Publisher, QueueServer
+from engine.core.settings import Settings
+from engine.core.store import Store
+from engine.core.subscriptions import Subscriptions
+from engine.core.task_entries import TaskEntries
+from engine.core.tasks import Tasks
+from engine.core.tokens import Tokens
+from engine.core.users import Users
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything behind the RPCs."""
+
+    store: Store
+    subscriptions: Subscriptions
+    entries: Entries
+    tokens: Tokens
+    users: Users
+    gate: Gate
+    tasks: Tasks
+    effects: Effects
+    operators: OperatorManager
+    initialisation: Initialisation
+    accounts: Accounts
+    publisher: Publisher
+    queue_uri: Callable[[Account], str]
+    key_pair: KeyPair
+    version: str
+
+
+def join(
+    settings: Settings,
+    store: Store,
+    server: QueueServer,
+    secret: bytes,
+    key_pair: KeyPair,
+    version: str,
+    core_uri: Callable[[], str],
+) -> Parts:
+    """Build the parts on an open store. Nothing is started."""
+    subscriptions = Subscriptions(store)
+    presented = TaskEntries(store)
+    entries = Entries(store, subscriptions, presented)
+    tokens, users = Tokens(secret), Users(store, key_pair)
+    tasks = Tasks(store, subscriptions, presented, users, Delivery(users.__contains__))
+    effects = Effects(store, subscriptions)
+    operators = OperatorManager(store, key_pair.user_id)
+    tasks.on_entered = operators.entered
+    desk = Desk(store, entries, tasks, users, effects, tokens, operators.runs, core_uri)
+    operators.equip(
+        desk, [PolicyModule(desk), RemoteStorage(desk), RegistryOperator(desk), Scheduler(desk)]
+    )
+    accounts = Accounts(store, settings.mq_prefix)
+    publisher = Publisher(store, subscriptions, accounts, server)
+
+    def queue_uri(account: Account) -> str:
+        return account.uri(server.address)
+
+    def refresh_uris() -> None:
+        for owner_id, account in accounts.items():
+            owner, uri = store.owner(owner_id), queue_uri(account).encode()
+            if entries.get(owner, keys.MQ_URI) != uri:
+                entries.update_silently(owner, keys.MQ_URI, uri)
+
+    publisher.on_connected = refresh_uris
+    folders = [settings.home, *([settings.colink_home] if settings.colink_home else [])]
+    return Parts(
+        store=store,
+        subscriptions=subscriptions,
+        entries=entries,
+        tokens=tokens,
+        users=users,
+        gate=Gate(tokens, users),
+        tasks=tasks,
+        effects=effects,
+        operators=operators,
+        initialisation=Initialisation(entries, operators, folders),
+        accounts=accounts,
+        publisher=publisher,
+        queue_uri=queue_uri,
+        key_pair=key_pair,
+        version=version,
+    )

@@ -1,0 +1,282 @@
+"""The RPCs of `colink.CoLink`: each takes a request, asks the parts, and answers (§2.2).
+
+A handler is a plain function where it need not wait. What it writes is committed, and the built-in
+operators' follow-up with it, before the answer leaves.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from engine.colink import keys, wire
+from engine.core import auth
+from engine.core.parts import Parts
+from engine.core.queue.accounts import new_queue_name
+from engine.core.refusals import Refusal, conflict, denied, malformed, not_offered, unreachable
+from engine.core.tokens import GUEST, HOST, USER, Bearer
+from engine.model.errors import CoreUnavailableError
+
+log = logging.getLogger(__name__)
+Handler = Callable[[Bearer, Any], Any]
+
+
+def answer(parts: Parts, allowed: frozenset[str], handler: Handler) -> Callable[..., Any]:
+    """Return the gRPC method that checks the caller, runs `handler`, and waits for the commit."""
+    gate, effects, store = parts.gate, parts.effects, parts.store
+
+    async def method(request: Any, context: Any) -> Any:
+        try:
+            reply = handler(gate.caller(context, allowed), request)
+            if asyncio.iscoroutine(reply):
+                reply = await reply
+            if effects.pending:
+                effects.run()
+            if store.in_transaction:
+                # Also for readers: what they were shown must not vanish.
+                await store.committed()
+        except Refusal as refusal:
+            await context.abort(refusal.code, refusal.message)
+        except CoreUnavailableError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        except sqlite3.Error as error:
+            log.exception("the storage failed")
+            await context.abort(grpc.StatusCode.INTERNAL, f"The storage failed: {error}.")
+        return reply
+
+    return method
+
+
+class Service:
+    """Builds the servicer: an object with a method for each RPC."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def servicer(self) -> wire.CoLinkServicer:
+        """Return what `wire.add_CoLinkServicer_to_server` takes."""
+        servicer = wire.CoLinkServicer()
+        table: dict[str, tuple[frozenset[str], Handler]] = {
+            "GenerateToken": (auth.ANYBODY, self.generate_token),
+            "ImportUser": (auth.HOSTS, self.import_user),
+            "CreateEntry": (auth.OWNERS, self.create_entry),
+            "ReadEntries": (auth.OWNERS, self.read_entries),
+            "UpdateEntry": (auth.OWNERS, self.update_entry),
+            "DeleteEntry": (auth.OWNERS, self.delete_entry),
+            "ReadKeys": (auth.OWNERS, self.read_keys),
+            "CreateTask": (auth.USERS, self.create_task),
+            "ConfirmTask": (auth.USERS, self.confirm_task),
+            "FinishTask": (auth.USERS, self.finish_task),
+            "Subscribe": (auth.OWNERS, self.subscribe),
+            "Unsubscribe": (auth.OWNERS, self.unsubscribe),
+            "StartProtocolOperator": (auth.OWNERS, self.start_protocol_operator),
+            "StopProtocolOperator": (auth.OWNERS, self.stop_protocol_operator),
+        }
+        for name, (allowed, handler) in table.items():
+            setattr(servicer, name, answer(self._parts, allowed, handler))
+        # These two need more of the call than its caller and its request.
+        vars(servicer)["RequestInfo"] = self._with_context(auth.ANYBODY, self._request_info)
+        vars(servicer)["InterCoreSyncTask"] = self._with_context(auth.PEERS, self._sync_task)
+        vars(servicer)["InterCoreSyncTaskWithReverseConnection"] = self._reverse_connection
+        return servicer
+
+    # Identity
+
+    def generate_token(self, caller: Bearer, request: wire.GenerateTokenRequest) -> wire.Jwt:
+        """§3.3: a token for the calling user, or for who gives a valid consent."""
+        if caller.privilege == USER:
+            user_id = caller.user_id
+        elif request.HasField("user_consent"):
+            user_id = self._parts.users.check_renewal(request.user_consent, self._parts.entries)
+        else:
+            raise denied("Only users, or bearers of a user's consent, get tokens.")
+        if request.privilege not in (USER, GUEST):
+            raise denied(f"No tokens are given for the privilege {request.privilege!r}.")
+        token = self._parts.tokens.mint(request.privilege, user_id, request.expiration_time)
+        return wire.Jwt(jwt=token)
+
+    def import_user(self, caller: Bearer, consent: wire.UserConsent) -> wire.Jwt:
+        """§3.4: make somebody a user of this core. Again for a known one: renews his consent."""
+        parts = self._parts
+        user_id = parts.users.check_import(consent)
+        parts.users.add(user_id, consent, parts.entries)
+        token = parts.tokens.mint(USER, user_id, consent.expiration_timestamp)
+        parts.entries.update(caller.user_id, keys.user_jwt(user_id), token.encode())
+        parts.initialisation.run(user_id)
+        return wire.Jwt(jwt=token)
+
+    # Storage
+
+    def create_entry(self, caller: Bearer, entry: wire.StorageEntry) -> wire.StorageEntry:
+        """§4.1."""
+        path = self._parts.entries.create(caller.user_id, entry.key_name, entry.payload)
+        return wire.StorageEntry(key_path=path)
+
+    def update_entry(self, caller: Bearer, entry: wire.StorageEntry) -> wire.StorageEntry:
+        """§4.1."""
+        path = self._parts.entries.update(caller.user_id, entry.key_name, entry.payload)
+        return wire.StorageEntry(key_path=path)
+
+    def delete_entry(self, caller: Bearer, entry: wire.StorageEntry) -> wire.StorageEntry:
+        """§4.1."""
+        return wire.StorageEntry(
+            key_path=self._parts.entries.delete(caller.user_id, entry.key_name)
+        )
+
+    def read_entries(self, caller: Bearer, request: wire.StorageEntries) -> wire.StorageEntries:
+        """§4.1: all or nothing; by path first, then by name."""
+        names: dict[str, None] = {}
+        paths: dict[str, None] = {}
+        for entry in request.entries:
+            if bool(entry.key_name) == bool(entry.key_path):
+                raise malformed("An entry to read has either a key_name or a key_path.")
+            if entry.key_name:
+                names[entry.key_name] = None
+            else:
+                paths[entry.key_path] = None
+        found = [(path, self._at_path(caller, path)) for path in paths]
+        versions = self._parts.entries.find_all(caller.user_id, list(names))
+        if versions is None:
+            missing = next(n for n in names if self._parts.entries.get(caller.user_id, n) is None)
+            raise conflict(f"There is no entry {missing}.")
+        prefix = f"{caller.user_id}::"
+        found += [
+            (f"{prefix}{name}@{version.timestamp}", version.payload)
+            for name, version in zip(names, versions, strict=True)
+        ]
+        reply = wire.StorageEntries()
+        add = reply.entries.add
+        for path, payload in dict(found).items():
+            add(key_path=path, payload=payload)
+        return reply
+
+    def read_keys(self, caller: Bearer, request: wire.ReadKeysRequest) -> wire.StorageEntries:
+        """§4.2: one directory, the one named exactly `prefix` and a colon."""
+        if caller.privilege == USER and not request.prefix.startswith(caller.user_id):
+            raise malformed("A user's prefix begins with his own id.")
+        owner, separator, directory = f"{request.prefix}:".partition("::")
+        if not separator or (caller.privilege == USER and owner != caller.user_id):
+            return wire.StorageEntries()
+        paths = self._parts.entries.listing(owner, directory, history=request.include_history)
+        return wire.StorageEntries(entries=[wire.StorageEntry(key_path=path) for path in paths])
+
+    def _at_path(self, caller: Bearer, path: str) -> bytes:
+        owner, separator, rest = path.partition("::")
+        if caller.privilege == USER and owner != caller.user_id:
+            raise denied("The key path is not one of yours.")
+        name, _, timestamp = rest.rpartition("@")
+        payload = None
+        if separator and timestamp.isdecimal() and len(timestamp) < 19 + 1:
+            payload = self._parts.entries.find_version(owner, name, int(timestamp))
+        if payload is None:
+            raise conflict(f"There is nothing at {path}.")
+        return payload
+
+    # Tasks
+
+    def create_task(self, caller: Bearer, request: wire.Task) -> wire.Task:
+        """§6.1."""
+        return wire.Task(task_id=self._parts.tasks.create(caller.user_id, request))
+
+    def confirm_task(self, caller: Bearer, request: wire.ConfirmTaskRequest) -> wire.Empty:
+        """§6.2."""
+        if not request.HasField("decision"):
+            raise malformed("The request has no decision.")
+        self._parts.tasks.confirm(caller.user_id, request.task_id, request.decision)
+        return wire.Empty()
+
+    def finish_task(self, caller: Bearer, request: wire.Task) -> wire.Empty:
+        """§6.3."""
+        self._parts.tasks.finish(caller.user_id, request.task_id)
+        return wire.Empty()
+
+    def _sync_task(self, caller: Bearer, request: wire.Task, context: Any) -> wire.Empty:
+        """§6.5, at the receiver. Forwarding needs reverse connections, which come next."""
+        target = auth.metadata(context, "forwarding-target")
+        if target is not None:
+            raise unreachable(f"There is no reverse connection to {target}.")
+        self._parts.tasks.receive(caller.user_id, request)
+        return wire.Empty()
+
+    async def _reverse_connection(
+        self, request: wire.Task, context: Any
+    ) -> AsyncIterator[wire.Task]:
+        """§6.6: the place of reverse connections."""
+        try:
+            self._parts.gate.caller(context, auth.PEERS)
+            raise not_offered("This core does not hold reverse connections.")
+        except Refusal as refusal:
+            await context.abort(refusal.code, refusal.message)
+        yield request
+
+    # Subscriptions
+
+    async def subscribe(self, caller: Bearer, request: wire.SubscribeRequest) -> wire.MQQueueName:
+        """§5.1: the queue exists before it is named in the answer; replay is oldest first."""
+        parts, name = self._parts, request.key_name
+        owner_id = parts.store.owner_id(caller.user_id)
+        account = parts.accounts.find(owner_id)
+        if account is None:
+            account = parts.accounts.add(owner_id)
+            parts.entries.update_silently(
+                caller.user_id, keys.MQ_URI, parts.queue_uri(account).encode()
+            )
+            await parts.publisher.add_account(account)
+        queue = new_queue_name(account)
+        await parts.publisher.add_queue(queue)
+        # From here on nothing waits: no change is missed, none is told twice.
+        parts.subscriptions.add(owner_id, name, queue)
+        for version in parts.entries.since(caller.user_id, name, request.start_timestamp):
+            parts.subscriptions.send(queue, owner_id, name, "in-storage", *version)
+        return wire.MQQueueName(queue_name=queue)
+
+    async def unsubscribe(self, caller: Bearer, request: wire.MQQueueName) -> wire.Empty:
+        """§5.6: only the owner's own queues."""
+        owner_id = self._parts.store.owner_id(caller.user_id)
+        if not self._parts.subscriptions.remove(owner_id, request.queue_name):
+            raise conflict(f"You have no queue {request.queue_name!r}.")
+        await self._parts.store.committed()
+        await self._parts.publisher.remove_queue(request.queue_name)
+        return wire.Empty()
+
+    # Operators and information
+
+    def start_protocol_operator(
+        self, caller: Bearer, request: wire.StartProtocolOperatorRequest
+    ) -> wire.ProtocolOperatorInstanceId:
+        """§7.4."""
+        instance_id = self._parts.operators.start(caller, request)
+        return wire.ProtocolOperatorInstanceId(instance_id=instance_id)
+
+    def stop_protocol_operator(
+        self, caller: Bearer, request: wire.ProtocolOperatorInstanceId
+    ) -> wire.Empty:
+        """§7.4."""
+        self._parts.operators.stop(caller, request.instance_id)
+        return wire.Empty()
+
+    def _request_info(
+        self, caller: Bearer, request: wire.Empty, context: Any
+    ) -> wire.RequestInfoResponse:
+        parts, mq_uri = self._parts, ""
+        if caller.privilege in (USER, HOST):
+            account = parts.accounts.find(parts.store.known_owner_id(caller.user_id))
+            mq_uri = parts.queue_uri(account) if account is not None else ""
+        return wire.RequestInfoResponse(
+            mq_uri=mq_uri,
+            core_public_key=parts.key_pair.public_key,
+            requestor_ip=auth.requestor_ip(context),
+            version=parts.version,
+        )
+
+    def _with_context(
+        self, allowed: frozenset[str], handler: Callable[[Bearer, Any, Any], Any]
+    ) -> Callable[..., Awaitable[Any]]:
+        async def method(request: Any, context: Any) -> Any:
+            bound: Handler = lambda caller, message: handler(caller, message, context)  # noqa: E731
+            return await answer(self._parts, allowed, bound)(request, context)
+
+        return method

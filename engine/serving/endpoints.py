@@ -1,0 +1,140 @@
+"""Serving flows at endpoints: the entries that others look for (protocol sheet §9.1, §9.12)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.colink import keys
+from engine.colink.client import Client
+from engine.colink.payloads import integer_bytes, json_bytes, json_value
+from engine.model.errors import UsageError
+from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL, is_flow_endpoint
+
+ANYBODY = "any"
+
+
+@dataclass(frozen=True)
+class EndpointRecord:
+    """What the engine adds to an endpoint's entries; an endpoint served by hand has none of it.
+
+    `subflows` says who serves a subflow: key to `user_id`, `flow_endpoint`, `config_overrides`.
+    `allow` holds user ids or `any`; None stands for everybody.
+    """
+
+    config_overrides: Mapping[str, Any] = field(default_factory=dict)
+    subflows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    allow: tuple[str, ...] | None = None
+
+    @classmethod
+    def decode(cls, payload: bytes | None) -> "EndpointRecord":
+        """Return the record in an entry's payload; an empty one when there is none."""
+        value = decoded(payload)
+        if not isinstance(value, dict):
+            return cls()
+        allow = value.get("allow")
+        return cls(
+            config_overrides=value.get("config_overrides") or {},
+            subflows=value.get("subflows") or {},
+            allow=None if allow is None else tuple(allow),
+        )
+
+    def allows(self, user_id: str) -> bool:
+        """Tell whether somebody else, `user_id`, may get instances and send messages."""
+        return self.allow is None or ANYBODY in self.allow or user_id in self.allow
+
+
+def decoded(payload: bytes | None) -> Any:
+    """Return the JSON value of an entry; None when there is none or it is no JSON."""
+    try:
+        return None if payload is None else json_value(payload)
+    except ValueError:
+        return None
+
+
+def entries(
+    flow_endpoint: str,
+    *,
+    flow_class_name: str,
+    dispatch_point: str = DEFAULT_DISPATCH_POINT,
+    parallel_dispatch: bool = False,
+    singleton: bool = False,
+) -> dict[str, bytes]:
+    """Return the entries that serve a flow, in the order in which they are to be written.
+
+    `init` comes last, so that whoever finds it set finds the rest, too. Raises UsageError for an
+    endpoint that cannot be one.
+    """
+    if not is_flow_endpoint(flow_endpoint):
+        raise UsageError(
+            f"{flow_endpoint!r} cannot be a flow endpoint.",
+            "Use a name without `:`, `@`, `/` and blanks.",
+        )
+    return {
+        keys.flow(flow_endpoint, "flow_class_name"): json_bytes(flow_class_name),
+        keys.flow(flow_endpoint, "default_dispatch_point"): dispatch_point.encode(),
+        keys.flow(flow_endpoint, "singleton"): json_bytes(singleton),
+        keys.flow(flow_endpoint, "parallel_dispatch"): integer_bytes(parallel_dispatch),
+        keys.flow(flow_endpoint, "init"): json_bytes(1),
+    }
+
+
+async def serve(
+    client: Client,
+    flow_endpoint: str,
+    flow_class_name: str,
+    *,
+    dispatch_point: str = DEFAULT_DISPATCH_POINT,
+    parallel_dispatch: bool = False,
+    singleton: bool = False,
+) -> bool:
+    """Serve a flow class at an endpoint; False, and nothing changed, when one is served there."""
+    wanted = entries(
+        flow_endpoint,
+        flow_class_name=flow_class_name,
+        dispatch_point=dispatch_point,
+        parallel_dispatch=parallel_dispatch,
+        singleton=singleton,
+    )
+    if await is_served(client, flow_endpoint):
+        return False
+    await client.update_many(wanted)
+    return True
+
+
+async def is_served(client: Client, flow_endpoint: str) -> bool:
+    """Tell whether a flow is served at the endpoint."""
+    return bool(decoded(await client.read(keys.flow(flow_endpoint, "init"))) == 1)
+
+
+async def unserve(client: Client, flow_endpoint: str) -> bool:
+    """Refuse new instances from now on; those that live go on. False when it was not served."""
+    if not await is_served(client, flow_endpoint):
+        return False
+    await client.update(keys.flow(flow_endpoint, "init"), json_bytes(0))
+    return True
+
+
+async def delete(client: Client, flow_endpoint: str) -> None:
+    """Delete an endpoint with all its instances."""
+    metadata = await client.read_tree(keys.INSTANCE_METADATA)
+    doomed = []
+    for key, payload in metadata.items():
+        value = decoded(payload)
+        if isinstance(value, dict) and value.get("flow_endpoint") == flow_endpoint:
+            flow_id = key.removeprefix(f"{keys.INSTANCE_METADATA}:")
+            doomed += [key, keys.engine_instance(flow_id)]
+    doomed.append(keys.engine_singleton(flow_endpoint))
+    await client.delete_many(doomed)
+    await client.delete_tree(f"{keys.FLOWS}:{flow_endpoint}")
+
+
+async def delete_all(client: Client) -> None:
+    """Delete every endpoint of the user."""
+    served = await client.read_tree(keys.FLOWS)
+    for flow_endpoint in sorted({key.split(":")[1] for key in served}):
+        await delete(client, flow_endpoint)
+
+
+def client_id(client_user_id: str, server_user_id: str) -> str:
+    """Return how a mounting user is called in the server's keys: `local` is the server itself."""
+    return LOCAL if client_user_id in {LOCAL, server_user_id} else client_user_id
