@@ -22,6 +22,7 @@ from engine.model.errors import (
     UsageError,
 )
 
+Command = tuple[str | bytes | int, ...]
 CONNECT_TIMEOUT = 10.0
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 _CODES: dict[str, type[EngineError]] = {
@@ -121,13 +122,19 @@ class Connection(asyncio.Protocol):
         It raises the EngineError for what the server answers, CoreUnavailableError when the
         connection is lost. Cancelling the future only drops the reply.
         """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        return self.call_all(command)[0]
+
+    def call_all(self, *commands: Command) -> "list[asyncio.Future[Any]]":
+        """Send several commands in one piece; see `call`."""
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Any]] = [loop.create_future() for _ in commands]
         if self._loss is not None or self._transport is None:
-            future.set_exception(self._loss or CoreUnavailableError("Not connected."))
-            return future
-        self._waiting.append(future)
-        self._transport.write(_encode(command))
-        return future
+            for future in futures:
+                future.set_exception(self._loss or CoreUnavailableError("Not connected."))
+            return futures
+        self._waiting.extend(futures)
+        self._transport.write(b"".join(map(_encode, commands)))
+        return futures
 
     def close(self) -> None:
         """Close the connection; commands under way fail."""
@@ -196,7 +203,7 @@ class _ServerError(Exception):
         return kind(f"The message queue answered: {text}")
 
 
-def _encode(command: tuple[str | bytes | int, ...]) -> bytes:
+def _encode(command: Command) -> bytes:
     parts = [b"*%d\r\n" % len(command)]
     for argument in command:
         raw = argument if isinstance(argument, bytes) else str(argument).encode()

@@ -170,8 +170,7 @@ class StreamQueue:
             return
         control = await self._broker.control()
         await asyncio.gather(
-            control.call("XACK", self.name, self.name, *ids),
-            control.call("XDEL", self.name, *ids),
+            *control.call_all(("XACK", self.name, self.name, *ids), ("XDEL", self.name, *ids))
         )
 
     async def _decode(self, raw: list[Any], *, again: bool) -> list[Delivery]:

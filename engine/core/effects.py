@@ -8,40 +8,51 @@ from collections import deque
 from collections.abc import Callable
 
 from engine.core.store import Store
-from engine.core.subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
+Action = Callable[[], None]
 
 
 class Effects:
     """A queue of actions, run in order until none is left; actions may add more."""
 
-    def __init__(self, store: Store, subscriptions: Subscriptions) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._subscriptions = subscriptions
-        self._actions: deque[tuple[Callable[[], None], Callable[[], None] | None]] = deque()
-
-    def add(self, action: Callable[[], None], undo: Callable[[], None] | None = None) -> None:
-        """Run `action` at the next `run`; `undo` repairs what it left in memory when it fails."""
-        self._actions.append((action, undo))
-
-    def run(self) -> None:
-        """Run all actions. Call it after each change, without awaiting in between."""
-        while self._actions:
-            action, undo = self._actions.popleft()
-            mark, later = self._subscriptions.mark(), len(self._actions)
-            try:
-                with self._store.savepoint():
-                    action()
-            except Exception:
-                log.exception("a built-in operator failed")
-                self._subscriptions.forget_after(mark)
-                while len(self._actions) > later:
-                    self._actions.pop()
-                if undo is not None:
-                    undo()
+        self._actions: deque[tuple[Action, Action | None]] = deque()
 
     @property
     def pending(self) -> bool:
         """Tell whether there is anything to run."""
         return bool(self._actions)
+
+    def add(self, action: Action, undo: Action | None = None) -> None:
+        """Run `action` at the next `run`; `undo` is run after it failed and was rolled back."""
+        self._actions.append((action, undo))
+
+    def run(self) -> None:
+        """Run all actions. Call it after each change, without awaiting in between."""
+        first = list(self._actions)
+        if not first:
+            return
+        try:
+            with self._store.savepoint():
+                while self._actions:
+                    self._actions.popleft()[0]()
+        except Exception:
+            # Now each by itself, to undo no more than the one that fails.
+            self._actions = deque(first)
+            self._run_apart()
+
+    def _run_apart(self) -> None:
+        while self._actions:
+            action, undo = self._actions.popleft()
+            later = len(self._actions)
+            try:
+                with self._store.savepoint():
+                    action()
+            except Exception:
+                log.exception("a built-in operator failed")
+                while len(self._actions) > later:
+                    self._actions.pop()
+                if undo is not None:
+                    undo()

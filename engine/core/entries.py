@@ -55,6 +55,9 @@ class Entries:
         self._subscriptions = subscriptions
         self._kept = kept
         self._on_name: dict[str, OnWrite] = {}
+        self._saved_watches: dict[tuple[int, str], list[Callable[[bytes], None]]] = {}
+        store.before_savepoint.append(self._save_watches)
+        store.on_rollback.append(self._restore_watches)
         self._watches: dict[tuple[int, str], list[Callable[[bytes], None]]] = {}
 
     # Writing
@@ -219,6 +222,12 @@ class Entries:
         self._watches.setdefault((self._store.owner_id(owner), name), []).append(action)
 
     # Inside
+
+    def _save_watches(self) -> None:
+        self._saved_watches = {key: list(actions) for key, actions in self._watches.items()}
+
+    def _restore_watches(self) -> None:
+        self._watches = self._saved_watches
 
     def _writable(self, owner: str, name: str) -> int:
         if name.startswith(_INTERNAL) and self._kept.is_kept(name):

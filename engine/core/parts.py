@@ -10,6 +10,7 @@ from engine.core.delivery import Delivery
 from engine.core.effects import Effects
 from engine.core.entries import Entries
 from engine.core.initialisation import Initialisation
+from engine.core.lists import Lists
 from engine.core.operators.base import Desk
 from engine.core.operators.policy_module import PolicyModule
 from engine.core.operators.registry import RegistryOperator
@@ -22,6 +23,7 @@ from engine.core.settings import Settings
 from engine.core.store import Store
 from engine.core.subscriptions import Subscriptions
 from engine.core.task_entries import TaskEntries
+from engine.core.task_table import TaskTable
 from engine.core.tasks import Tasks
 from engine.core.tokens import Tokens
 from engine.core.users import Users
@@ -59,17 +61,22 @@ def join(
 ) -> Parts:
     """Build the parts on an open store. Nothing is started."""
     subscriptions = Subscriptions(store)
-    presented = TaskEntries(store)
+    lists = Lists(store)
+    table = TaskTable(store, lists)
+    presented = TaskEntries(store, lists, table)
     entries = Entries(store, subscriptions, presented)
     tokens, users = Tokens(secret), Users(store, key_pair)
-    tasks = Tasks(store, subscriptions, presented, users, Delivery(users.__contains__))
-    effects = Effects(store, subscriptions)
+    tasks = Tasks(
+        store, subscriptions, lists, table, presented, users, Delivery(users.__contains__)
+    )
+    effects = Effects(store)
     operators = OperatorManager(store, key_pair.user_id)
     tasks.on_entered = operators.entered
     desk = Desk(store, entries, tasks, users, effects, tokens, operators.runs, core_uri)
     operators.equip(
         desk, [PolicyModule(desk), RemoteStorage(desk), RegistryOperator(desk), Scheduler(desk)]
     )
+    store.on_rollback.append(operators.forget_all)
     accounts = Accounts(store, settings.mq_prefix)
     publisher = Publisher(store, subscriptions, accounts, server)
 

@@ -12,7 +12,7 @@ from engine.colink import keys, wire
 from engine.core.operators.base import Desk, Handler, Operator
 from engine.core.refusals import aborted, conflict, denied, malformed, not_found
 from engine.core.store import Store
-from engine.core.tasks import TaskCopy
+from engine.core.task_table import TaskCopy
 from engine.core.tokens import HOST, Bearer
 from engine.model.ids import new_id
 
@@ -53,6 +53,11 @@ class OperatorManager:
         for user_id, packages in self._running.items():
             for package in packages:
                 self._resume(user_id, package)
+
+    def forget_all(self) -> None:
+        """Let all operators drop what they keep in memory: part of it was undone."""
+        for operator in self._operators.values():
+            operator.forget_all()
 
     def start(self, caller: Bearer, request: wire.StartProtocolOperatorRequest) -> str:
         """Start an operator for a user and return the instance's id; refused as §2.3 says."""

@@ -113,8 +113,9 @@ class Core:
         self._server = grpc.aio.server(options=_OPTIONS)
         wire.add_CoLinkServicer_to_server(Service(self.parts).servicer(), self._server)
         wire.add_extension_to_server(Extension(self.parts), self._server)
-        self._port = _bind(self._server, settings)
+        # Before the port accepts anybody: readers of the file do not wait.
         secrets.write_host_token(settings, self.host_token)
+        self._port = _bind(self._server, settings)
         await self._server.start()
         self._retention = Retention(store, settings.retention_hours)
         self._retention.start()

@@ -18,6 +18,7 @@ from engine.core import schema
 from engine.model.errors import UsageError
 
 log = logging.getLogger(__name__)
+_RESERVE = 10 * 10**9
 _CHECKPOINT_EVERY = 2_000
 """Commits between two checkpoints; the write-ahead log stays at a few megabytes."""
 
@@ -39,11 +40,17 @@ class Store:
         self._commits = 0
         self._checkpoint: asyncio.Future[None] | None = None
         self._after_commit: list[Callable[[], None]] = []
+        self.before_commit: list[Callable[[], None]] = []
+        """Called before each commit: write what is kept in memory for that."""
+        self.before_savepoint: list[Callable[[], None]] = []
+        """Called before each savepoint, for the same reason."""
+        self.on_rollback: list[Callable[[], None]] = []
+        """Called after a rollback to a savepoint: read again what is kept in memory."""
         self._connection = _open(path)
         self.execute = self._connection.execute
         """Run a statement that only reads and return its cursor."""
-        row = self.execute("SELECT value FROM meta WHERE name='clock'").fetchone()
-        self._clock = int(row[0]) if row else 0
+        self._clock = self._first_tick()
+        self._reserved = self._clock
         self._owner_ids: dict[str, int] = {
             user_id: owner for owner, user_id in self.execute("SELECT id, user_id FROM owners")
         }
@@ -53,6 +60,9 @@ class Store:
         """Return now in nanoseconds, but greater than all before, also those of earlier runs."""
         now = time.time_ns()
         self._clock = now if now > self._clock else self._clock + 1
+        if self._clock > self._reserved:
+            self._reserved = self._clock + _RESERVE
+            self.set_meta("reserved", self._reserved)
         return self._clock
 
     def owner_id(self, user_id: str) -> int:
@@ -77,6 +87,11 @@ class Store:
     def in_transaction(self) -> bool:
         """Tell whether something is written that is not committed yet."""
         return self._batch is not None
+
+    def open(self) -> None:
+        """Begin this iteration's transaction, if it has none yet."""
+        if self._batch is None:
+            self._begin()
 
     def write(self, statement: str, values: Values = ()) -> sqlite3.Cursor:
         """Run a statement that writes, in this iteration's transaction."""
@@ -105,6 +120,8 @@ class Store:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what the body wrote, and nothing else, when it raises."""
+        for action in self.before_savepoint:
+            action()
         self.write("SAVEPOINT part")
         actions = len(self._after_commit)
         try:
@@ -112,6 +129,8 @@ class Store:
         except BaseException:
             self.execute("ROLLBACK TO part")
             del self._after_commit[actions:]
+            for action in self.on_rollback:
+                action()
             raise
         finally:
             self.execute("RELEASE part")
@@ -133,6 +152,21 @@ class Store:
         self.closed = True
         self._connection.close()
 
+    def _first_tick(self) -> int:
+        """Return a timestamp that none in the file is later than.
+
+        The time reserved by an earlier run matters only when the machine's clock was set back.
+        """
+        newest = max(
+            self.execute(f"SELECT COALESCE(MAX({column}), 0) FROM {table}").fetchone()[0]  # noqa: S608
+            for table, column in (
+                *(("versions", "ts"), ("outbox", "id")),
+                *(("tasks", "id"), ("lists", "changed")),
+            )
+        )
+        reserved = self.meta("reserved") or 0
+        return int(reserved if time.time_ns() < reserved - _RESERVE else newest)
+
     def _begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         loop = asyncio.get_running_loop()
@@ -140,13 +174,15 @@ class Store:
         loop.call_soon(self._commit)
 
     def _commit(self) -> None:
-        batch, self._batch = self._batch, None
-        actions, self._after_commit = self._after_commit, []
+        batch = self._batch
         assert batch is not None
         try:
-            self.execute("UPDATE meta SET value=? WHERE name='clock'", (self._clock,))
+            for action in self.before_commit:
+                action()
+            self._batch = None
             self.execute("COMMIT")
         except sqlite3.Error as error:
+            self._batch = None
             # What is in memory may now differ from the file: the core has to start afresh.
             log.critical("cannot commit to %s: %s", self._path, error)
             batch.set_exception(error)
@@ -154,6 +190,7 @@ class Store:
             self._on_failure(error)
             return
         batch.set_result(None)
+        actions, self._after_commit = self._after_commit, []
         for action in actions:
             action()
         self._commits += 1
@@ -183,8 +220,7 @@ def _open(path: Path) -> sqlite3.Connection:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             connection.executescript(
-                f"BEGIN; {schema.SCHEMA} INSERT INTO meta VALUES('clock', 0);"
-                f"PRAGMA user_version={schema.VERSION}; COMMIT;"
+                f"BEGIN; {schema.SCHEMA}PRAGMA user_version={schema.VERSION}; COMMIT;"
             )
         elif version != schema.VERSION:
             raise UsageError(f"{path} was written by another version of the core ({version}).")

@@ -29,6 +29,9 @@ class Subscriptions:
         self._events: list[Event] = []
         self.on_events: Callable[[Sequence[Event]], None] = lambda events: None
         """Gets the events of each committed transaction."""
+        self._mark = 0
+        store.before_savepoint.append(self._set_mark)
+        store.on_rollback.append(self._forget_undone)
         for queue, owner, name in store.execute("SELECT queue, owner, name FROM subscriptions"):
             self._routes.setdefault((owner, name), []).append(queue)
 
@@ -93,14 +96,6 @@ class Subscriptions:
             self._store.after_commit(self._publish)
         self._events.append(event)
 
-    def mark(self) -> int:
-        """Return how many events wait for the commit; for `forget_after`."""
-        return len(self._events)
-
-    def forget_after(self, mark: int) -> None:
-        """Drop the events sent since `mark`: what they tell of was undone."""
-        del self._events[mark:]
-
     def undelivered(self) -> list[Event]:
         """Return all events of the outbox in order. Only outside a transaction."""
         rows = self._store.execute("SELECT id, queue, message FROM outbox ORDER BY id")
@@ -109,6 +104,12 @@ class Subscriptions:
     def delivered(self, ids: Sequence[int]) -> None:
         """Drop events that the message queue has."""
         self._store.write_many("DELETE FROM outbox WHERE id=?", [(event_id,) for event_id in ids])
+
+    def _set_mark(self) -> None:
+        self._mark = len(self._events)
+
+    def _forget_undone(self) -> None:
+        del self._events[self._mark :]
 
     def _publish(self) -> None:
         events, self._events = self._events, []

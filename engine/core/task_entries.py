@@ -9,7 +9,9 @@ from collections.abc import Iterable
 
 from engine.colink import wire
 from engine.core.entries import Version
+from engine.core.lists import Lists
 from engine.core.store import Store
+from engine.core.task_table import TaskTable
 
 STATUSES = ("waiting", "approved", "started", "rejected", "ignored", "finished")
 _TASKS = "_internal:tasks:"
@@ -22,8 +24,10 @@ _KEPT_ENDINGS = tuple(f":{status}{end}" for status in STATUSES for end in ("", _
 class TaskEntries:
     """The `KeptNames` of the tables `tasks` and `lists`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, lists: Lists, table: TaskTable) -> None:
         self._store = store
+        self._lists = lists
+        self._table = table
 
     def is_kept(self, name: str) -> bool:
         """Tell whether a name is a task's record, a list, or a list's `:latest`."""
@@ -35,24 +39,21 @@ class TaskEntries:
         """Return the present version of such an entry."""
         if not self.is_kept(name):
             return None
+        self._table.write()
         if name.startswith(_TASKS) and not name.startswith(_STATUS):
             row = self._store.execute(
                 "SELECT ts, record FROM tasks WHERE owner=? AND task_id=?",
                 (owner_id, name[len(_TASKS) :]),
             ).fetchone()
             return Version(*row) if row else None
-        row = self._store.execute(
-            "SELECT id, latest, latest_task, changed FROM lists WHERE owner=? AND name=?",
-            (owner_id, name.removesuffix(_LATEST)),
-        ).fetchone()
-        if row is None:
+        found = self._lists.find(owner_id, name.removesuffix(_LATEST))
+        if found is None:
             return None
-        list_id, latest, task_id, changed = row
         if name.endswith(_LATEST):
-            return Version(latest, _task_id_only(task_id))
-        return Version(changed, self.list_value(list_id, owner_id, name))
+            return Version(found.latest, _task_id_only(found.latest_task))
+        return Version(found.changed, self._members(found.id, owner_id, name))
 
-    def list_value(self, list_id: int, owner_id: int, name: str) -> bytes:
+    def _members(self, list_id: int, owner_id: int, name: str) -> bytes:
         """Return the encoded list of the tasks in the list `name`, oldest first."""
         path = f"{self._store.owner(owner_id)}::{name}{_LATEST}@"
         rows = self._store.execute(_members(name), (list_id, 0))
@@ -69,26 +70,23 @@ class TaskEntries:
         if not name.endswith(_LATEST):
             version = self.find(owner_id, name)
             return [version] if version is not None and version.timestamp >= timestamp else []
-        row = self._store.execute(
-            "SELECT id FROM lists WHERE owner=? AND name=?",
-            (owner_id, name.removesuffix(_LATEST)),
-        ).fetchone()
-        if row is None or not self.is_kept(name):
+        found = self._lists.find(owner_id, name.removesuffix(_LATEST))
+        if found is None:
             return []
-        rows = self._store.execute(_members(name), (row[0], timestamp))
+        self._table.write()
+        rows = self._store.execute(_members(name), (found.id, timestamp))
         return [Version(entered, _task_id_only(task_id)) for entered, task_id in rows]
 
     def listing(self, owner_id: int, directory: str) -> Iterable[tuple[str, int]]:
         """Return what §4.2 lists of these names in a directory."""
         if directory == _TASKS:
+            self._table.write()
             yield from self._store.execute(
                 "SELECT ? || task_id, ts FROM tasks WHERE owner=?", (_TASKS, owner_id)
             )
-        rows = self._store.execute(
-            "SELECT name, latest, changed FROM lists WHERE owner=?", (owner_id,)
-        )
-        for name, latest, changed in rows:
-            for shown, timestamp in ((name, changed), (name + _LATEST, latest)):
+        for one in self._lists.of(owner_id):
+            latest = one.name + _LATEST
+            for shown, timestamp in ((one.name, one.changed), (latest, one.latest)):
                 if not shown.startswith(directory):
                     continue
                 part, colon, _ = shown[len(directory) :].partition(":")

@@ -6,14 +6,15 @@ through `Delivery`.
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from engine.colink import keys, wire
 from engine.core.delivery import Delivery
+from engine.core.lists import Lists
 from engine.core.refusals import conflict, malformed
 from engine.core.store import Store
 from engine.core.subscriptions import Subscriptions
 from engine.core.task_entries import TaskEntries
+from engine.core.task_table import TaskCopy, TaskTable
 from engine.core.transitions import (
     check_confirm,
     check_request,
@@ -28,21 +29,6 @@ from engine.core.users import Users
 from engine.model.ids import new_id
 
 
-@dataclass(slots=True)
-class TaskCopy:
-    """A participant's copy of a task. `row` is its row's id; 0 before it is stored."""
-
-    owner: str
-    task: wire.Task
-    role: str
-    row: int = 0
-
-    @property
-    def status(self) -> str:
-        """The status of the task for this participant."""
-        return str(self.task.status)
-
-
 class Tasks:
     """The calls of §6. They are atomic and do not wait, but for what `Delivery` sends elsewhere."""
 
@@ -50,12 +36,16 @@ class Tasks:
         self,
         store: Store,
         subscriptions: Subscriptions,
+        lists: Lists,
+        table: TaskTable,
         presented: TaskEntries,
         users: Users,
         delivery: Delivery,
     ) -> None:
         self._store = store
         self._subscriptions = subscriptions
+        self._lists = lists
+        self._table = table
         self._presented = presented
         self._users = users
         self._delivery = delivery
@@ -128,22 +118,11 @@ class Tasks:
 
     def get(self, owner: str, task_id: str) -> TaskCopy | None:
         """Return a user's copy of a task."""
-        row = self._store.execute(
-            "SELECT id, role, record FROM tasks WHERE owner=? AND task_id=?",
-            (self._store.known_owner_id(owner), task_id),
-        ).fetchone()
-        if row is None:
-            return None
-        return TaskCopy(owner, wire.Task.FromString(row[2]), row[1], row[0])
+        return self._table.get(owner, task_id)
 
     def in_status(self, owner: str, status: str) -> Iterable[TaskCopy]:
         """Return a user's tasks that have `status` now, in the order in which they came to it."""
-        rows = self._store.execute(
-            "SELECT t.id, t.role, t.record FROM lists l JOIN tasks t ON t.status_list=l.id"
-            " WHERE l.owner=? AND l.name=? ORDER BY t.entered",
-            (self._store.known_owner_id(owner), keys.status_list(status)),
-        ).fetchall()
-        return [TaskCopy(owner, wire.Task.FromString(row[2]), row[1], row[0]) for row in rows]
+        return self._table.in_status(owner, status)
 
     # Inside
 
@@ -180,85 +159,49 @@ class Tasks:
                 self._sync(participant.user_id, copy.task)
 
     def _insert(self, owner: str, task: wire.Task, status: str) -> None:
-        copy = TaskCopy(owner, wire.Task(), role_of(task, owner))
+        copy = TaskCopy(owner, self._store.owner_id(owner), wire.Task(), role_of(task, owner))
         copy.task.CopyFrom(task)
+        copy.task.status = ""
         self._move(copy, status)
 
     def _move(self, copy: TaskCopy, status: str) -> None:
-        """Store a copy's record; when its status changes, move it between lists, and tell."""
-        store, owner_id = self._store, self._store.owner_id(copy.owner)
-        before, copy.task.status = copy.status, status
-        record, timestamp = copy.task.SerializeToString(), store.tick()
-        if copy.row and status == before:
-            store.write("UPDATE tasks SET ts=?, record=? WHERE id=?", (timestamp, record, copy.row))
-            self._tell_record(owner_id, copy, timestamp, record)
-            return
-        left = _lists(copy, before) if copy.row else ()
-        entered_lists = _lists(copy, status)
-        entered = store.tick()
-        ids = [self._enter(owner_id, name, entered, copy.task.task_id) for name in entered_lists]
-        if copy.row:
-            store.write(
-                "UPDATE tasks SET ts=?, status=?, record=?, protocol_list=?, status_list=?,"
-                " entered=? WHERE id=?",
-                (timestamp, status, record, *ids, entered, copy.row),
+        """Keep a copy's record; when its status changes, move it between lists, and tell."""
+        left = copy.lists() if copy.row else ()
+        moved = status != copy.status
+        copy.timestamp, copy.task.status = self._store.tick(), status
+        copy.row = copy.row or copy.timestamp
+        task_id, entered_lists = copy.task.task_id, copy.lists()
+        if moved:
+            copy.entered = self._store.tick()
+            for name in left:
+                self._lists.leave(copy.owner_id, name, copy.entered)
+            copy.protocol_list, copy.status_list = (
+                self._lists.enter(copy.owner_id, name, task_id, copy.entered)
+                for name in entered_lists
             )
-            store.write_many(
-                "UPDATE lists SET changed=? WHERE owner=? AND name=?",
-                [(entered, owner_id, name) for name in left],
-            )
-        else:
-            copy.row = timestamp
-            store.write(
-                "INSERT INTO tasks(id, owner, task_id, ts, status, role, record, protocol_list,"
-                " status_list, entered) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(copy.row, owner_id, copy.task.task_id, timestamp, status, copy.role),
-                    *(record, *ids, entered),
-                ),
-            )
-        self._tell_record(owner_id, copy, timestamp, record)
-        self._tell_lists(owner_id, copy.task.task_id, entered, left, entered_lists)
-        self.on_entered(copy)
-
-    def _enter(self, owner_id: int, name: str, entered: int, task_id: str) -> int:
-        """Note a task as the newest in a list, and return the list's id."""
-        row = self._store.write(
-            "INSERT INTO lists(id, owner, name, latest, latest_task, changed)"
-            " VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT(owner, name) DO UPDATE SET"
-            " latest=excluded.latest, latest_task=excluded.latest_task, changed=excluded.changed"
-            " RETURNING id",
-            (self._store.tick(), owner_id, name, entered, task_id, entered),
-        ).fetchone()
-        return int(row[0])
-
-    def _tell_record(self, owner_id: int, copy: TaskCopy, timestamp: int, record: bytes) -> None:
-        name = keys.task(copy.task.task_id)
-        self._subscriptions.emit(owner_id, name, "update", timestamp, record)
+        self._table.put(copy)
+        name = keys.task(task_id)
+        if self._subscriptions.listened(copy.owner_id, name):
+            record = copy.task.SerializeToString()
+            self._subscriptions.emit(copy.owner_id, name, "update", copy.timestamp, record)
+        if moved:
+            self._tell_lists(copy, left, entered_lists)
+            self.on_entered(copy)
 
     def _tell_lists(
-        self,
-        owner_id: int,
-        task_id: str,
-        entered: int,
-        left: Iterable[str],
-        entered_lists: Iterable[str],
+        self, copy: TaskCopy, left: Iterable[str], entered_lists: Iterable[str]
     ) -> None:
         for name in left:
-            self._tell_list(owner_id, name, entered)
-        latest = wire.Task(task_id=task_id).SerializeToString()
+            self._tell_list(copy, name)
+        latest = wire.Task(task_id=copy.task.task_id).SerializeToString()
         for name in entered_lists:
-            self._subscriptions.emit(owner_id, f"{name}:latest", "update", entered, latest)
-            self._tell_list(owner_id, name, entered)
+            self._subscriptions.emit(
+                copy.owner_id, f"{name}:latest", "update", copy.entered, latest
+            )
+            self._tell_list(copy, name)
 
-    def _tell_list(self, owner_id: int, name: str, timestamp: int) -> None:
-        if self._subscriptions.listened(owner_id, name):
-            version = self._presented.find(owner_id, name)
+    def _tell_list(self, copy: TaskCopy, name: str) -> None:
+        if self._subscriptions.listened(copy.owner_id, name):
+            version = self._presented.find(copy.owner_id, name)
             if version is not None:
-                self._subscriptions.emit(owner_id, name, "update", timestamp, version.payload)
-
-
-def _lists(copy: TaskCopy, status: str) -> tuple[str, str]:
-    """Return the names of the two lists that a copy with `status` stands in."""
-    role = copy.role if status == "started" else ""
-    return keys.protocol_list(copy.task.protocol_name, status, role), keys.status_list(status)
+                self._subscriptions.emit(copy.owner_id, name, "update", *version)

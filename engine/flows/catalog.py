@@ -83,6 +83,12 @@ class DescribedCatalog(Catalog):
         """Return a digest of all that is described."""
         return digest(self.description)
 
+    def config_of(self, name: str) -> Config:
+        """Return the default config of the class called `<plugin>.<ClassName>`; PluginError."""
+        flow_class: Any = self.flow_class(name)
+        config: Config = flow_class.get_config()
+        return config
+
     def digest(self, plugin: str) -> str:
         """Return the digest that the plugin had when it was described; "" for an unknown one."""
         return self.digests.get(plugin, "")

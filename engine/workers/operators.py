@@ -59,7 +59,7 @@ class Operators:
         self._running.clear()
 
     async def _keep(self, user: OperatorUser) -> None:
-        """Run one user's operators; when they fail, say why and try again, without disturbing others."""
+        """Run one user's operators; when they fail, say why, try again, disturb nobody."""
         failures, backoff = 0, Backoff()
         while True:
             try:

@@ -82,7 +82,11 @@ async def _operators(parent: Parent, first: Line) -> None:
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
     lines.put_nowait(first)
-    parent.watch(lambda line: loop.call_soon_threadsafe(lines.put_nowait, line) and None)
+
+    def take(line: Line) -> None:
+        loop.call_soon_threadsafe(lines.put_nowait, line)
+
+    parent.watch(take)
     stop = _stop_event()
     async with Connections() as connections:
         operators = Operators(connections, tell=parent.tell)

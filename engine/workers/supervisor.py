@@ -83,7 +83,7 @@ class _Keeper:
         while not self._draining:
             started = self._clock.monotonic()
             cause = await self._run_once()
-            if self._draining:
+            if self._is_draining():
                 return
             healthy = self._clock.monotonic() - started >= HEALTHY_AFTER
             self._crashes = 1 if healthy else self._crashes + 1
@@ -96,6 +96,10 @@ class _Keeper:
                 message=f"{'crash loop: ' if looping else ''}{cause}; next start in {delay:.1f} s",
             )
             await asyncio.sleep(delay)
+
+    def _is_draining(self) -> bool:
+        """Tell whether `drain` was called; it may have been while something was awaited."""
+        return self._draining
 
     async def _run_once(self) -> str:
         """Start the process, follow it to its end, and return why it ended."""

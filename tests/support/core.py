@@ -94,14 +94,13 @@ class CoreProcess:
     def start(self) -> None:
         """Start the process and wait until it answers."""
         self.home.mkdir(parents=True, exist_ok=True)
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "engine.core.main", "--home", str(self.home)),
-                *("--port", str(self.port), *self._arguments),
-            ],
-            stdin=subprocess.DEVNULL,
-            stderr=(self.home / "stderr.log").open("ab"),
-        )
+        command = [sys.executable, "-m", "engine.core.main", "--home", str(self.home)]
+        with (self.home / "stderr.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--port", str(self.port), *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+            )
         end = time.monotonic() + 20
         while time.monotonic() < end:
             assert self._process.poll() is None, (self.home / "stderr.log").read_text()

@@ -11,7 +11,8 @@ from typing import Protocol
 from engine.core.effects import Effects
 from engine.core.entries import Entries
 from engine.core.store import Store
-from engine.core.tasks import TaskCopy, Tasks
+from engine.core.task_table import TaskCopy
+from engine.core.tasks import Tasks
 from engine.core.tokens import Tokens
 from engine.core.users import Users
 
@@ -59,6 +60,10 @@ class Operator(Protocol):
 
     def forget(self, user_id: str) -> None:
         """Drop what is kept in memory for a user: the file says it better."""
+        ...
+
+    def forget_all(self) -> None:
+        """Do so for all users."""
         ...
 
     def on_task(self, copy: TaskCopy) -> Handler | None:

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from engine.colink import keys, wire
 from engine.colink.payloads import nanoseconds_bytes
 from engine.core.operators.base import Desk, Handler
-from engine.core.tasks import TaskCopy
+from engine.core.task_table import TaskCopy
 
 log = logging.getLogger(__name__)
 _APPLIED = "_policy_module:applied_settings_timestamp"
@@ -52,6 +52,10 @@ class PolicyModule:
     def forget(self, user_id: str) -> None:
         """Read the settings again at the next task."""
         self._settings.pop(user_id, None)
+
+    def forget_all(self) -> None:
+        """Do so for all users."""
+        self._settings.clear()
 
     def on_task(self, copy: TaskCopy) -> Handler | None:
         """Decide on waiting tasks."""

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from engine.colink import keys, wire
 from engine.core.operators.base import Desk, Handler
-from engine.core.tasks import TaskCopy
+from engine.core.task_table import TaskCopy
 from engine.core.tokens import GUEST
 
 _REGISTRIES = "_registry:registries"
@@ -38,6 +38,9 @@ class RegistryOperator:
         """Nothing is kept besides tasks."""
 
     def forget(self, user_id: str) -> None:
+        """Nothing is kept in memory."""
+
+    def forget_all(self) -> None:
         """Nothing is kept in memory."""
 
     def on_task(self, copy: TaskCopy) -> Handler | None:

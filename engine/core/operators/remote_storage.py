@@ -15,7 +15,7 @@ from engine.colink import keys, wire
 from engine.colink.payloads import integer_value, nanoseconds_bytes
 from engine.core.operators import variables
 from engine.core.operators.base import Desk, Handler
-from engine.core.tasks import TaskCopy
+from engine.core.task_table import TaskCopy
 
 log = logging.getLogger(__name__)
 _DEFAULT_QUOTA_KEY = "_remote_storage:default_remaining_quota"
@@ -56,6 +56,9 @@ class RemoteStorage:
         """Nothing is kept besides tasks."""
 
     def forget(self, user_id: str) -> None:
+        """Nothing is kept in memory."""
+
+    def forget_all(self) -> None:
         """Nothing is kept in memory."""
 
     def on_task(self, copy: TaskCopy) -> Handler | None:

@@ -23,7 +23,7 @@ from engine.colink.mailbox import (
 from engine.colink.payloads import is_set, json_value
 from engine.core.operators import variables
 from engine.core.operators.base import Desk, Handler
-from engine.core.tasks import TaskCopy
+from engine.core.task_table import TaskCopy
 from engine.model.errors import UsageError
 from engine.model.ids import DEFAULT_DISPATCH_POINT
 
@@ -57,6 +57,10 @@ class Scheduler:
     def forget(self, user_id: str) -> None:
         """Make the mailboxes anew at the next push."""
         self._mailboxes.pop(user_id, None)
+
+    def forget_all(self) -> None:
+        """Do so for all users."""
+        self._mailboxes.clear()
 
     def on_task(self, copy: TaskCopy) -> Handler | None:
         """Follow up finished dispatch tasks."""
@@ -116,6 +120,9 @@ class Scheduler:
         boxes = self._boxes(copy.owner)
         route = self._route(copy.owner, push.flow_id)
         dispatches = boxes.push(push.flow_id, push.message_id, route)
+        if dispatches == [Dispatch(push.flow_id, (push.message_id,), route.dispatch_point)]:
+            self._create(copy.owner, dispatches[0], copy.task.task_id)
+            return
         if not any(push.message_id in dispatch.message_keys for dispatch in dispatches):
             self._desk.store.write(
                 "INSERT OR IGNORE INTO mailbox(id, owner, flow_id, message_key) VALUES(?, ?, ?, ?)",
@@ -145,14 +152,17 @@ class Scheduler:
                 "DELETE FROM mailbox WHERE owner=? AND flow_id=? AND message_key=?",
                 [(owner_id, dispatch.flow_id, key) for key in dispatch.message_keys],
             )
-            task = wire.Task(
-                protocol_name=dispatch.dispatch_point,
-                protocol_param=encode_dispatch(dispatch.flow_id, dispatch.message_keys),
-                participants=[wire.Participant(user_id=user_id, role="local")],
-                parent_task=parent,
-                expiration_time=int(time.time()) + _LIFETIME,
-            )
-            self._desk.tasks.create(user_id, task)
+            self._create(user_id, dispatch, parent)
+
+    def _create(self, user_id: str, dispatch: Dispatch, parent: str) -> None:
+        task = wire.Task(
+            protocol_name=dispatch.dispatch_point,
+            protocol_param=encode_dispatch(dispatch.flow_id, dispatch.message_keys),
+            participants=[wire.Participant(user_id=user_id, role="local")],
+            parent_task=parent,
+            expiration_time=int(time.time()) + _LIFETIME,
+        )
+        self._desk.tasks.create(user_id, task)
 
     def _boxes(self, user_id: str) -> Mailboxes:
         """Return a user's mailboxes; if they have to be made, dispatch what is due in them."""

@@ -1,0 +1,1 @@
+"""Composition root: builds the objects, joins them, and hands them to the command line."""

@@ -1,0 +1,217 @@
+"""validate, plan, apply and down: what a manifest declares, made so."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli import output, render
+from engine.cli.exit_codes import ExitCode
+from engine.cli.options import Files, Format, Output, Timeout, Yes
+from engine.cli.session import Session, session_of
+from engine.daemon.client import ControlClient
+from engine.model.errors import (
+    EngineNotRunningError,
+    InvalidManifestError,
+    NotFoundError,
+    TransientError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from engine.cli.checking import Checked
+
+_GRACE = 15.0
+"""Seconds by which we wait longer than the engine, so that its own answer comes first."""
+_APPLY_TIMEOUT = 120.0
+_PLAN_TIMEOUT = 120.0
+_GOES_ON = "The engine goes on in the background; how far it is: engine status"
+_LOOK_FURTHER = "Look further with: engine status, engine call USER/NAME, engine logs -f"
+_LOSING = ("delete", "replace")
+
+
+def validate(files: Files, output_format: Output = Format.TEXT) -> int:
+    """Check manifests and print all their faults; touches nothing."""
+    try:
+        _check(files)
+    except InvalidManifestError as error:
+        if output_format is Format.TEXT:
+            raise
+        output.show_json([asdict(fault) for fault in error.faults])
+        return ExitCode.INVALID_MANIFEST
+    if output_format is Format.JSON:
+        output.show_json([])
+    else:
+        output.show("\n".join(f"{file}: valid" for file in files))
+    return ExitCode.DONE
+
+
+def plan(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A manifest, YAML.")],
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="Exit with 2 if there are changes.")
+    ] = False,
+    output_format: Output = Format.TEXT,
+) -> int:
+    """Print what apply would do, one line a step with its cause; writes nothing."""
+    plans = _plans(session_of(context), _check([file]))
+    _show_plans(plans, output_format)
+    changes = any(plan["changes"] for plan in plans)
+    return ExitCode.CHANGES if changes and detailed_exitcode else ExitCode.DONE
+
+
+def apply(
+    context: typer.Context,
+    files: Files,
+    wait: Annotated[bool, typer.Option(help="Wait until all is as declared.")] = True,
+    timeout: Timeout = _APPLY_TIMEOUT,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plans.")] = False,
+    yes: Yes = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Run the engine in this process, until a signal.")
+    ] = False,
+    output_format: Output = Format.TEXT,
+) -> int:
+    """Make it so: start the engine if none runs, converge, and keep it so from then on."""
+    session = session_of(context)
+    checked = _check(files)
+    if dry_run:
+        _show_plans(_plans(session, checked), output_format)
+        return ExitCode.DONE
+    if foreground:
+        from engine.app import engine  # asyncio, which no other way through here needs
+
+        paths = [Path(file) for file in checked.files]
+        return engine.run_foreground(session.folder(), paths, checked.environment)
+    client = session.ensure()
+    session.on_interrupt = _GOES_ON
+    if not yes and output_format is Format.TEXT and output.interactive():
+        _ask_before_losses(client, checked)
+    body = {
+        "files": list(checked.files),
+        "environment": checked.environment,
+        "wait": wait,
+        "timeout": timeout,
+    }
+    lines = client.stream("POST", "/v1/apply", body, timeout=timeout + _GRACE)
+    result = _follow(lines, f"applying {', '.join(checked.names)}", output_format)
+    if result["exit_code"] == ExitCode.DONE and output_format is Format.TEXT:
+        output.show(_LOOK_FURTHER)
+    return int(result["exit_code"])
+
+
+def down(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Names of applied manifests.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All manifests, and the engine itself.")
+    ] = False,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Delete the identities and data as well.")
+    ] = False,
+    timeout: Timeout = _APPLY_TIMEOUT,
+    yes: Yes = False,
+    output_format: Output = Format.TEXT,
+) -> int:
+    """Unserve and stop what manifests own; identities and data stay, unless --purge."""
+    if names and everything:
+        raise UsageError("Name the manifests to take down, or use --all, but not both.")
+    session = session_of(context)
+    if _nothing_is_applied(session):
+        if names:
+            raise NotFoundError(f"No manifest {names[0]} is applied in {session.folder()}.")
+        output.complain(f"Nothing is applied in {session.folder()}, and no engine is running.")
+        return ExitCode.DONE
+    if purge and not yes and output.interactive():
+        typer.confirm("Delete the identities and all data of these users for ever?", abort=True)
+    # What a killed engine has left served is unserved by a new one, which knows what it owns.
+    client = session.ensure()
+    session.on_interrupt = _GOES_ON
+    body = {"names": names or [], "all": everything, "purge": purge, "timeout": timeout}
+    lines = client.stream("POST", "/v1/down", body, timeout=timeout + _GRACE)
+    return int(_follow(lines, "taking down", output_format)["exit_code"])
+
+
+def _nothing_is_applied(session: Session) -> bool:
+    """Tell whether no engine runs, nor would have anything to do if it were started."""
+    try:
+        session.client().get("/v1/status")
+    except EngineNotRunningError:
+        applied = session.home().applied
+        return not applied.exists() or applied.read_text().strip() in ("", "[]")
+    return False
+
+
+def _check(files: Sequence[Path]) -> "Checked":
+    from engine.cli import checking  # YAML, JSON Schema and all plugins
+
+    return checking.check(files, os.environ)
+
+
+def _plans(session: Session, checked: "Checked") -> list[dict[str, Any]]:
+    return [_plan(session, file, checked.environment) for file in checked.files]
+
+
+def _plan(session: Session, file: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Ask the running engine; without one, compare with what is stored."""
+    try:
+        body = {"file": file, "environment": dict(environment)}
+        answer: dict[str, Any] = session.client().post("/v1/plan", body, timeout=_PLAN_TIMEOUT)
+    except EngineNotRunningError:
+        from engine.app import offline  # the embedded core's storage, rarely needed
+        from engine.reconcile import text
+
+        found = offline.plan(session.folder(), Path(file), environment)
+        answer = text.to_json(found) | {"text": text.plan_text(found)}
+    return answer
+
+
+def _show_plans(plans: Sequence[Mapping[str, Any]], output_format: Format) -> None:
+    for plan in plans:
+        if output_format is Format.JSON:
+            output.show_json({key: value for key, value in plan.items() if key != "text"})
+        else:
+            output.show(render.plan(plan))
+
+
+def _ask_before_losses(client: ControlClient, checked: "Checked") -> None:
+    for file in checked.files:
+        body = {"file": file, "environment": checked.environment}
+        plan = client.post("/v1/plan", body, timeout=_PLAN_TIMEOUT)
+        if any(step["action"] in _LOSING for step in plan["steps"]):
+            output.show(render.plan(plan))
+            typer.confirm("Something is deleted or replaced. Go on?", abort=True)
+
+
+def _follow(
+    lines: Iterator[dict[str, Any]], doing: str, output_format: Format
+) -> Mapping[str, Any]:
+    """Print progress as it comes and return the result, whose message is printed last.
+
+    Raises TransientError when the engine ends before there is a result.
+    """
+    result = None
+    text = output_format is Format.TEXT
+    with output.live(doing) if text else nullcontext(output.show) as show:
+        for line in lines:
+            if not text:
+                output.show_json_line(line)
+            elif line["type"] == "progress":
+                show(line["text"])
+            if line["type"] == "result":
+                result = line
+    if result is None:
+        raise TransientError("The engine ended before it was done.", "Why: engine logs engine")
+    if text and result["message"]:
+        if result["exit_code"] == ExitCode.DONE:
+            output.show(result["message"])
+        else:
+            output.complain(f"error: {result['message']}")
+    return result

@@ -1,0 +1,1 @@
+"""The shell of reconciling: observe the world, carry out plans, loop, watch files."""

@@ -1,0 +1,74 @@
+"""Which manifests are applied, kept on disk so that a killed engine takes up where it was.
+
+Beside each file's name stands the text of its last good generation: when the engine starts and the
+file is broken or gone, that text still counts.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from engine.kits.files import write_atomically
+from engine.model.errors import PermanentError
+
+
+@dataclass(frozen=True)
+class AppliedRecord:
+    """One applied manifest. `users` are the names whose storage may hold something of it."""
+
+    name: str
+    file: str
+    generation: int
+    text: str
+    users: tuple[str, ...] = ()
+    removing: str = ""
+    """"" while it is wanted; `release` or `purge` once `engine down` was asked for."""
+
+
+class AppliedStore:
+    """The records in one JSON file, replaced as a whole at each change."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._records = {record.name: record for record in _read(file)}
+
+    def all(self) -> list[AppliedRecord]:
+        """Return all records, by name."""
+        return [self._records[name] for name in sorted(self._records)]
+
+    def put(self, record: AppliedRecord) -> None:
+        """Store `record`; raises OSError when the disk is full, and nothing is changed then."""
+        if self._records.get(record.name) != record:
+            self._write([*(r for r in self.all() if r.name != record.name), record])
+            self._records[record.name] = record
+
+    def update(self, name: str, **changes: object) -> None:
+        """Store changes of a record that is there."""
+        self.put(replace(self._records[name], **changes))  # type: ignore[arg-type]
+
+    def drop(self, name: str) -> None:
+        """Forget the record `name`."""
+        if name in self._records:
+            self._write(r for r in self.all() if r.name != name)
+            del self._records[name]
+
+    def _write(self, records: Iterable[AppliedRecord]) -> None:
+        write_atomically(self._file, json.dumps([asdict(r) for r in records], indent=1).encode())
+
+
+def _read(file: Path) -> list[AppliedRecord]:
+    try:
+        text = file.read_text()
+    except FileNotFoundError:
+        return []
+    try:
+        return [
+            AppliedRecord(**(fields | {"users": tuple(fields["users"])}))
+            for fields in json.loads(text)
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise PermanentError(
+            f"{file}, the list of applied manifests, is damaged: {error}.",
+            "Move it away; then apply the manifests again.",
+        ) from error

@@ -1,0 +1,277 @@
+"""All manifests of an engine: apply them, take them down, tell how they are.
+
+Each applied manifest has a loop of its own (`ManifestLoop`), so that one that is stuck never stops
+the others. This module starts and ends these loops, and hands their progress to the command line.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.controller.applied import AppliedRecord, AppliedStore
+from engine.controller.cores import Cores
+from engine.controller.events import EventLog
+from engine.controller.manifest_loop import ManifestLoop, World
+from engine.controller.plugins import Plugins
+from engine.controller.sessions import Sessions
+from engine.controller.watch import FileWatch
+from engine.controller.workloads import Workloads
+from engine.flows.catalog import DescribedCatalog
+from engine.kits.aio import map_limited
+from engine.kits.clock import Clock
+from engine.loading import check_together, load
+from engine.model.errors import Fault, InvalidManifestError, NotFoundError, UsageError
+from engine.model.home import Home
+from engine.model.manifest import Manifest
+from engine.model.status import EngineStatus
+from engine.reconcile.steps import Plan
+from engine.workers.supervisor import Supervisor
+
+Line = dict[str, Any]
+
+_CONVERGED, _FAILED_IN_PART, _TIMED_OUT = 0, 4, 5
+
+
+class Controller:
+    """The engine's manifests and their loops. Use as an async context manager."""
+
+    def __init__(
+        self,
+        home: Home,
+        clock: Clock,
+        events: EventLog,
+        supervisor: Supervisor,
+        cores: Cores,
+        sessions: Sessions,
+        plugins: Plugins,
+    ) -> None:
+        self.events = events
+        self.sessions = sessions
+        self._cores = cores
+        self._supervisor = supervisor
+        self._plugins = plugins
+        self._applied = AppliedStore(home.applied)
+        self._world = World(
+            clock=clock,
+            events=events,
+            cores=cores,
+            sessions=sessions,
+            workloads=Workloads(home, supervisor),
+            plugins=plugins,
+            applied=self._applied,
+            manifests_of=self._manifests_of,
+        )
+        self._loops: dict[str, ManifestLoop] = {}
+        self._watch: FileWatch | None = None
+
+    async def __aenter__(self) -> "Controller":
+        """Take up every manifest that was applied before."""
+        self._watch = FileWatch(self._wake_all)
+        self._supervisor.on_change(self._process_changed)
+        for record in self._applied.all():
+            self._add_loop(record, os.environ)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Stop the loops; what they made stays as it is."""
+        if self._watch is not None:
+            self._watch.close()
+        await asyncio.gather(*(loop.close() for loop in self._loops.values()))
+
+    def status(self) -> EngineStatus:
+        """Return how everything is, processes as of this moment."""
+        return EngineStatus(
+            self._cores.status(), tuple(loop.status() for _, loop in sorted(self._loops.items()))
+        )
+
+    def now(self) -> float:
+        """Return the time, in Unix seconds."""
+        return self._world.clock.now()
+
+    async def catalog(self) -> DescribedCatalog:
+        """Return the description of the installed flow classes."""
+        return await self._plugins.catalog()
+
+    def manifests(self) -> dict[str, Manifest]:
+        """Return the last good generation of every applied manifest, by name."""
+        return {name: loop.manifest for name, loop in self._loops.items() if loop.manifest}
+
+    async def plan(self, file: str, environment: Mapping[str, str]) -> Plan:
+        """Return what an apply of `file` would do now; nothing is written or started.
+
+        Raises InvalidManifestError with all faults.
+        """
+        manifest = (await self._load([file], environment))[0]
+        loop = self._loops.get(manifest.name)
+        users = loop.users if loop else frozenset[str]()
+        draft = ManifestLoop.draft(self._world, manifest, environment, users)
+        return await draft.plan()
+
+    async def apply(
+        self,
+        files: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        wait: bool,
+        timeout: float,
+    ) -> AsyncIterator[Line]:
+        """Take over `files` as they are now, and yield progress until all of them are converged.
+
+        The last line is `{"type": "result", "exit_code", "message", "manifests"}`: 0 converged, 4
+        some steps failed (they are tried again in the background), 5 `timeout` seconds passed.
+        Raises InvalidManifestError, before anything is changed, when one of the files has faults.
+        """
+        manifests = await self._load(files, environment, fresh=True)
+        loops = [self._take_over(manifest, environment) for manifest in manifests]
+        names = [manifest.name for manifest in manifests]
+        if not wait:
+            yield _result(_CONVERGED, f"{', '.join(names)}: taken over, not waited for.", names)
+            return
+        async for line in _follow(loops, timeout, "applied"):
+            yield line
+
+    async def down(
+        self, names: Sequence[str], *, everything: bool, purge: bool, timeout: float
+    ) -> AsyncIterator[Line]:
+        """Remove what the manifests own, and yield progress as `apply` does.
+
+        Without names and `everything`, the one applied manifest is meant. Raises NotFoundError for
+        a name that is not applied, UsageError when several are and none is named.
+        """
+        if not names and not everything and len(self._loops) > 1:
+            raise UsageError(
+                f"Several manifests are applied: {', '.join(sorted(self._loops))}.",
+                "Name those to take down, or use --all.",
+            )
+        chosen = list(names) or sorted(self._loops)
+        for name in chosen:
+            if name not in self._loops:
+                known = ", ".join(sorted(self._loops)) or "none is"
+                raise NotFoundError(f"No manifest {name} is applied.", f"Applied: {known}.")
+        loops = [self._loops[name] for name in chosen]
+        for loop in loops:
+            loop.remove(purge=purge)
+        async for line in _follow(loops, timeout, "taken down"):
+            if line["type"] == "result":
+                for loop in loops:
+                    if loop.removed:
+                        await self._drop_loop(loop.name)
+            yield line
+
+    async def _load(
+        self, files: Sequence[str], environment: Mapping[str, str], *, fresh: bool = False
+    ) -> list[Manifest]:
+        """Load `files` and check them together with what is applied already."""
+        catalog = await self._plugins.catalog(fresh=fresh)
+        known = {**os.environ, **environment}
+        manifests: list[Manifest] = []
+        faults: list[Fault] = []
+        for file in files:
+            try:
+                manifests.append(await asyncio.to_thread(load, Path(file), catalog, known))
+            except InvalidManifestError as error:
+                faults += error.faults
+        if faults:
+            raise InvalidManifestError(faults)
+        files_of = {manifest.file for manifest in manifests}
+        others = [other for other in self.manifests().values() if other.file not in files_of]
+        check_together([*manifests, *others])
+        return manifests
+
+    def _take_over(self, manifest: Manifest, environment: Mapping[str, str]) -> ManifestLoop:
+        """Make the loop of `manifest` follow its file, with `environment`, from now on."""
+        for loop in list(self._loops.values()):
+            if loop.file == manifest.file and loop.name != manifest.name:
+                raise UsageError(
+                    f"{manifest.file} is applied as {loop.name}, and now names itself "
+                    f"{manifest.name}.",
+                    f"Run `engine down {loop.name}` first, or give it the old name.",
+                )
+        loop = self._loops.get(manifest.name) or self._add_loop(
+            AppliedRecord(manifest.name, manifest.file, 0, ""), {**os.environ, **environment}
+        )
+        loop.take_over(manifest, {**os.environ, **environment})
+        self._set_watch()
+        return loop
+
+    def _add_loop(self, record: AppliedRecord, environment: Mapping[str, str]) -> ManifestLoop:
+        loop = ManifestLoop(self._world, record, environment)
+        self._loops[record.name] = loop
+        self._set_watch()
+        loop.start()
+        return loop
+
+    async def _drop_loop(self, name: str) -> None:
+        loop = self._loops.pop(name)
+        await loop.close()
+        self._applied.drop(name)
+        self._set_watch()
+
+    def _set_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.set_files({Path(loop.file) for loop in self._loops.values()})
+
+    def _wake_all(self) -> None:
+        for loop in self._loops.values():
+            loop.wake()
+
+    def _process_changed(self, name: str) -> None:
+        """A process ended or got ready: the loops that it concerns look again."""
+        owner = name.partition("/")[0]
+        for loop in self._loops.values():
+            if owner == loop.name or "/" not in name:
+                loop.processes_changed()
+
+    def _manifests_of(self, user: str) -> tuple[str, ...]:
+        return tuple(
+            sorted(name for name, manifest in self.manifests().items() if user in manifest.users)
+        )
+
+
+async def _follow(loops: Sequence[ManifestLoop], timeout: float, done: str) -> AsyncIterator[Line]:
+    """Yield the loops' progress until each has settled, then the result."""
+    queue: asyncio.Queue[Line | None] = asyncio.Queue()
+
+    async def settle(loop: ManifestLoop) -> int:
+        try:
+            async with asyncio.timeout(timeout):
+                return _CONVERGED if await loop.settled() else _FAILED_IN_PART
+        except TimeoutError:
+            return _TIMED_OUT
+
+    async def settle_all() -> list[int]:
+        try:
+            return await map_limited(settle, loops, max(1, len(loops)))
+        finally:
+            queue.put_nowait(None)
+
+    for loop in loops:
+        loop.followers.add(queue)
+    waiting = asyncio.create_task(settle_all())
+    try:
+        while (line := await queue.get()) is not None:
+            yield line
+        codes = await waiting
+        yield _result(max(codes), _summary(loops, codes, done), [loop.name for loop in loops])
+    finally:
+        waiting.cancel()
+        for loop in loops:
+            loop.followers.discard(queue)
+
+
+def _summary(loops: Sequence[ManifestLoop], codes: Sequence[int], done: str) -> str:
+    lines = []
+    for loop, code in zip(loops, codes, strict=True):
+        if code == _CONVERGED:
+            lines.append(f"{loop.name}: {done}")
+        elif code == _FAILED_IN_PART:
+            lines += [f"{loop.name}: {failure}" for failure in loop.failures()]
+        else:
+            lines.append(f"{loop.name}: not {done} in time; the engine goes on. See engine status.")
+    return "\n".join(lines)
+
+
+def _result(code: int, message: str, names: Sequence[str]) -> Line:
+    return {"type": "result", "exit_code": code, "message": message, "manifests": list(names)}

@@ -1,0 +1,351 @@
+"""The loop of one manifest: look at file and world, plan the difference, make it so, again.
+
+It is level-triggered: whatever wakes it (a saved file, a process that ended, a timer), it reads
+everything anew and plans from that. A turn that failed in part is tried again after a growing
+pause; a turn that was cut short is finished by the next one.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from engine.controller.applied import AppliedRecord, AppliedStore
+from engine.controller.cores import Cores
+from engine.controller.events import EventLog
+from engine.controller.execute import Executor
+from engine.controller.observe import observe
+from engine.controller.plugins import Plugins
+from engine.controller.sessions import Sessions
+from engine.controller.workloads import Workloads
+from engine.flows.catalog import DescribedCatalog
+from engine.kits.aio import cancel_and_wait
+from engine.kits.backoff import Backoff
+from engine.kits.clock import Clock
+from engine.kits.digest import digest
+from engine.loading import load, load_text
+from engine.model.errors import EngineError, Fault, InvalidManifestError
+from engine.model.manifest import Manifest
+from engine.model.secrets import variables
+from engine.model.status import ManifestStatus
+from engine.reconcile.conditions import conditions
+from engine.reconcile.desired import desired as desired_of
+from engine.reconcile.planner import plan as make_plan
+from engine.reconcile.planner import plan_removal
+from engine.reconcile.state import Desired, Observed
+from engine.reconcile.steps import Plan
+
+log = structlog.get_logger(__name__)
+
+RESYNC = 15.0
+"""Seconds after which a loop that nothing woke looks for drift."""
+_JOIN = 0.05
+"""Seconds in which several wake-ups count as one."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What the loops of an engine share."""
+
+    clock: Clock
+    events: EventLog
+    cores: Cores
+    sessions: Sessions
+    workloads: Workloads
+    plugins: Plugins
+    applied: AppliedStore
+    manifests_of: Callable[[str], tuple[str, ...]]
+
+
+class ManifestLoop:
+    """Keeps what one manifest declares as it declares it."""
+
+    def __init__(self, world: World, record: AppliedRecord, environment: Mapping[str, str]) -> None:
+        self.name = record.name
+        self.file = record.file
+        self.manifest: Manifest | None = None
+        self.users = frozenset(record.users)
+        self.followers: set[asyncio.Queue[dict[str, Any] | None]] = set()
+        self.removed = False
+        self._world = world
+        self._environment = dict(environment)
+        self._text = record.text
+        self._seen: str | None = None
+        self._generation = record.generation
+        self._made = 0
+        self._removing = record.removing
+        self._faults: tuple[Fault, ...] = ()
+        self._failures: dict[str, str] = {}
+        self._observed: Observed | None = None
+        self._desired: Desired | None = None
+        self._status: ManifestStatus | None = None
+        self._wake = asyncio.Event()
+        self._asked = 0
+        self._answered = asyncio.Condition()
+        self._answer = -1
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def draft(
+        cls,
+        world: World,
+        manifest: Manifest,
+        environment: Mapping[str, str],
+        users: frozenset[str],
+    ) -> "ManifestLoop":
+        """Return a loop that only plans: it is never started and stores nothing."""
+        loop = cls(world, AppliedRecord(manifest.name, manifest.file, 0, ""), environment)
+        loop.manifest = manifest
+        loop.users = users
+        return loop
+
+    def start(self) -> None:
+        """Run the loop from now on."""
+        self._task = asyncio.create_task(self._run(), name=f"manifest {self.name}")
+
+    async def close(self) -> None:
+        """Stop the loop; what it made stays."""
+        if self._task is not None:
+            await cancel_and_wait([self._task])
+
+    def wake(self) -> None:
+        """Look again, soon."""
+        self._wake.set()
+
+    def processes_changed(self) -> None:
+        """Look again after a process of ours started, ended or told something."""
+        self._wake.set()
+
+    def take_over(self, manifest: Manifest, environment: Mapping[str, str]) -> None:
+        """Want what the file says now, with these environment variables; undoes `remove`."""
+        self._environment = dict(environment)
+        self._removing = ""
+        self.file = manifest.file
+        self._seen = None
+        self._ask()
+
+    def remove(self, *, purge: bool) -> None:
+        """Want nothing any more: take down what the manifest owns, with `purge` for ever."""
+        self._removing = "purge" if purge else "release"
+        self._world.applied.update(self.name, removing=self._removing)
+        self._ask()
+
+    async def settled(self) -> bool:
+        """Wait until a turn that saw the newest request has ended; tell if all is as wanted."""
+        asked = self._asked
+        async with self._answered:
+            await self._answered.wait_for(lambda: self._answer >= asked)
+        return self.removed or (self._status is not None and self.status().converged)
+
+    def failures(self) -> list[str]:
+        """Return what is wrong, a line each: failed steps, or resources that are not ready."""
+        if self._failures:
+            return [f"{resource}: {message}" for resource, message in self._failures.items()]
+        status = self.status()
+        converged = next(c for c in status.conditions if c.type == "Converged")
+        return [converged.message] if converged.message else []
+
+    async def plan(self) -> Plan:
+        """Return what the next turn would do."""
+        catalog = await self._world.plugins.catalog()
+        wanted = self._want(catalog)
+        return self._make_plan(wanted, await self._observe(wanted))
+
+    def status(self) -> ManifestStatus:
+        """Return how the manifest's resources are, processes as of this moment."""
+        observed = self._observed or Observed(core_ready=False)
+        observed = Observed(
+            core_ready=observed.core_ready,
+            users=observed.users,
+            workers=self._world.workloads.observed(),
+            flows=observed.flows,
+            mounts=observed.mounts,
+        )
+        self._status = conditions(
+            self._desired or Desired(self.name, file=self.file),
+            observed,
+            failures=self._failures,
+            faults=self._faults,
+            generation=self._generation,
+            observed_generation=self._made,
+            previous=self._status,
+            now=self._world.clock.now(),
+            removing=bool(self._removing),
+        )
+        return self._status
+
+    def _ask(self) -> None:
+        self._asked += 1
+        self._wake.set()
+
+    async def _run(self) -> None:
+        backoff, failed = Backoff(first=1.0), 0
+        while not self.removed:
+            self._wake.clear()
+            asked = self._asked
+            try:
+                await self._turn()
+            except EngineError as error:
+                self._failures = {self.name: str(error)}
+            except Exception as error:
+                log.exception("a turn failed", manifest=self.name)
+                self._failures = {self.name: f"{type(error).__name__}: {error}"}
+            failed = failed + 1 if self._failures else 0
+            async with self._answered:
+                self._answer = asked
+                self._answered.notify_all()
+            pause = backoff.delay(failed) if failed else RESYNC
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+            await asyncio.sleep(_JOIN)
+
+    async def _turn(self) -> None:
+        """One turn: read, decide, act, and look once more at what came of it."""
+        catalog = await self._world.plugins.catalog()
+        if not self._removing:
+            await self._reload(catalog)
+        wanted = self._want(catalog)
+        plan = self._make_plan(wanted, await self._observe(wanted))
+        failures = {problem.resource: problem.message for problem in plan.problems}
+        if plan.steps:
+            executor = Executor(
+                self._world.cores,
+                self._world.sessions,
+                self._world.workloads,
+                catalog=catalog,
+                core=self._core,
+                environment=self._referenced(),
+                manifest=self.manifest,
+                desired=wanted,
+                tell=self._tell,
+            )
+            failures |= await executor.execute(plan)
+        self._failures = failures
+        self._desired = wanted
+        self._observed = await self._observe(wanted)
+        if failures:
+            return
+        self._made = self._generation
+        if self._removing:
+            self.removed = True
+        elif self.manifest is not None:
+            self._remember(frozenset(user.name for user in wanted.users if not user.foreign))
+
+    async def _reload(self, catalog: DescribedCatalog) -> None:
+        """Read the file if its content changed; a faulty one changes nothing but the status."""
+        content = _read(self.file)
+        seen = digest([content, sorted(self._environment.items()), catalog.fingerprint])
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            manifest = load(Path(self.file), catalog, self._environment)
+            if manifest.name != self.name:
+                raise InvalidManifestError([_renamed(self.file, self.name, manifest.name)])
+        except InvalidManifestError as error:
+            if error.faults != self._faults:
+                self._event("ManifestInvalid", str(error.faults[0]))
+            self._faults = error.faults
+            if self.manifest is None:
+                self.manifest = load_text(self._text, Path(self.file), catalog, self._environment)
+            return
+        if self._faults:
+            self._event("ManifestValid", "the file is valid again")
+        self._faults = ()
+        if content != self._text or self._generation == 0:
+            self._generation += 1
+        self._text, self.manifest = content or "", manifest
+        self._remember(self.users | _own_users(manifest))
+
+    def _want(self, catalog: DescribedCatalog) -> Desired:
+        if self.manifest is None or self._removing:
+            return Desired(self.name, file=self.file)
+        environment = self._referenced()
+
+        def code_digest(class_name: str) -> str:
+            plugin = catalog.digest(class_name.partition(".")[0])
+            return digest([plugin, environment]) if environment else plugin
+
+        return desired_of(self.manifest, _subflows_of(catalog), code_digest)
+
+    def _make_plan(self, wanted: Desired, observed: Observed) -> Plan:
+        if self._removing:
+            return plan_removal(self.name, observed, purge=self._removing == "purge")
+        others = {name for user in observed.users.values() for name in user.manifests}
+        return make_plan(wanted, observed, others=others - {self.name})
+
+    async def _observe(self, wanted: Desired) -> Observed:
+        endpoints: dict[str, set[str]] = {}
+        for flow in wanted.flows:
+            endpoints.setdefault(flow.user, set()).add(flow.endpoint)
+        users = self.users | {user.name for user in wanted.users if not user.foreign}
+        return await observe(
+            self._core,
+            users,
+            endpoints,
+            sessions=self._world.sessions,
+            cores=self._world.cores,
+            workloads=self._world.workloads,
+            manifests_of={name: self._world.manifests_of(name) for name in users},
+        )
+
+    @property
+    def _core(self) -> Any:
+        return self.manifest.core if self.manifest else Manifest("", "").core
+
+    def _referenced(self) -> dict[str, str]:
+        """Return the environment variables that the manifest refers to: workers get no others."""
+        names = variables(self._text)
+        return {name: self._environment[name] for name in names if name in self._environment}
+
+    def _remember(self, users: frozenset[str]) -> None:
+        self.users = users
+        self._world.applied.put(
+            AppliedRecord(
+                self.name,
+                self.file,
+                self._generation,
+                self._text,
+                tuple(sorted(users)),
+                self._removing,
+            )
+        )
+
+    def _event(self, type_: str, message: str, resource: str = "") -> None:
+        self._world.events.add(type_, message, manifest=self.name, resource=resource)
+
+    def _tell(self, type_: str, resource: str, message: str, text: str) -> None:
+        """Pass a step's progress on: to the event log, and to whoever waits for an apply."""
+        self._event(type_, message, resource)
+        for follower in self.followers:
+            follower.put_nowait({"type": "progress", "manifest": self.name, "text": text})
+
+
+def _read(file: str) -> str | None:
+    try:
+        return Path(file).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _own_users(manifest: Manifest) -> frozenset[str]:
+    return frozenset(name for name, user in manifest.users.items() if not user.foreign)
+
+
+def _renamed(file: str, old: str, new: str) -> Fault:
+    return Fault(
+        file,
+        0,
+        0,
+        "name",
+        f"The manifest was applied as {old} and now names itself {new}.",
+        f"Give it the old name, or run `engine down {old}` and apply it anew.",
+    )
+
+
+def _subflows_of(catalog: DescribedCatalog) -> Callable[[str], Mapping[str, Mapping[str, Any]]]:
+    return lambda class_name: catalog.config_of(class_name).get("subflows_config") or {}

@@ -1,0 +1,42 @@
+"""One engine per ENGINE_HOME: a lock that the kernel drops when its holder dies."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from engine.model.errors import LockHeldError
+
+
+class EngineLock:
+    """Held by the running engine; the file names its pid. Use it as a context manager."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._descriptor = -1
+
+    def __enter__(self) -> "EngineLock":
+        """Take the lock, or raise LockHeldError naming the holder."""
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode().strip() or "unknown"
+            os.close(descriptor)
+            raise LockHeldError(
+                f"Another engine (pid {holder}) runs in {self._file.parent}.",
+                holder=f"pid {holder}",
+                hint="Use it, stop it with `engine down --all`, or choose another --home.",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)

@@ -1,0 +1,231 @@
+"""A manifest's text as JSON data, and where in the text each part of it stands."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.loading import scalars
+from engine.loading.faults import Faults, Place
+from engine.loading.nodes import DEEPEST, Node, merged, parse
+from engine.loading.paths import Path
+
+_LARGEST = 1_000_000
+"""Values in a manifest with every alias written out; a flow of ten lines has about fifteen."""
+_MERGE = "<<"
+
+
+class Unknown:
+    """Stands for a value that a fault keeps from being known."""
+
+
+UNKNOWN = Unknown()
+
+
+@dataclass
+class Document:
+    """`value` is JSON data (Unknown where a fault is); `place` tells where a path stands."""
+
+    value: Any
+    _root: Node
+    _entries: dict[int, dict[str, tuple[Node, Node]]] = field(default_factory=dict)
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        """Return where the value at `path` begins, or with `key` its key.
+
+        The key is also the answer when nothing is written after it; the place of what is around it
+        when the path leads beyond what is written.
+        """
+        node, place = self._root, self._root.place
+        for position, part in enumerate(path):
+            found = self._step(node.resolved(), part)
+            if found is None:
+                return place
+            key_place, node = found
+            last = position == len(path) - 1
+            written = node.kind != "scalar" or node.text or not node.plain
+            place = key_place if (last and key) or not written else node.place
+        return place
+
+    def key_place(self, path: Path) -> Place:
+        """Return where the key of `path` stands, for the root the beginning of the document."""
+        return self.place(path, key=True)
+
+    def _step(self, node: Node, part: str | int) -> tuple[Place, Node] | None:
+        if node.kind == "list" and isinstance(part, int) and part < len(node.items):
+            return node.items[part].place, node.items[part]
+        if node.kind != "mapping" or not isinstance(part, str):
+            return None
+        entries = self._entries.get(id(node))
+        if entries is None:
+            entries = self._entries[id(node)] = _entries(node)
+        found = entries.get(part)
+        return None if found is None else (found[0].place, found[1])
+
+
+def read_document(text: str, faults: Faults) -> Document:
+    """Return the document in `text`; notes faults of keys and scalars in `faults`.
+
+    Raises InvalidManifestError when the text is not YAML, empty, or grows without bounds.
+    """
+    root = parse(text, faults)
+    if root is None:
+        hint = "Write a manifest to begin with: engine init"
+        faults.add((1, 1), (), "The file is empty.", hint)
+        faults.raise_if_any()
+        raise AssertionError("unreachable: a fault was added")
+    return Document(_Reader(faults).value(root, ()), root)
+
+
+def _entries(node: Node) -> dict[str, tuple[Node, Node]]:
+    """Return the key and value node of each key; the first one of a key that stands twice."""
+    entries: dict[str, tuple[Node, Node]] = {}
+    inherited: list[tuple[Node, Node]] = []
+    for key, value in node.pairs:
+        if _is_merge(key):
+            inherited += _merged_or_nothing(value)
+        else:
+            entries.setdefault(key.resolved().text, (key, value))
+    for key, value in inherited:
+        entries.setdefault(key.resolved().text, (key, value))
+    return entries
+
+
+def _merged_or_nothing(value: Node) -> list[tuple[Node, Node]]:
+    try:
+        return list(merged(value))
+    except TypeError:
+        return []
+
+
+def _is_merge(key: Node) -> bool:
+    return key.plain and key.text == _MERGE
+
+
+class _Reader:
+    """Turns nodes into values."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._size = 0
+        self._aliases: list[Node] = []
+        self._kinds: dict[str, Callable[[Node, Path], Any]] = {
+            "scalar": self._scalar,
+            "mapping": self._mapping,
+            "list": self._list,
+            "alias": self._alias,
+        }
+
+    def value(self, node: Node, path: Path) -> Any:
+        self._size += 1
+        if self._size > _LARGEST or len(path) > DEEPEST:
+            self._too_large(self._aliases[0] if self._aliases else node, path)
+        return self._kinds[node.kind](node, path)
+
+    def _too_large(self, node: Node, path: Path) -> None:
+        message = f"With this the manifest grows to more than {_LARGEST:,} values."
+        if len(path) > DEEPEST:
+            message = f"With this the manifest is nested more than {DEEPEST} levels deep."
+        self._faults.add(node.place, (), message, "Use fewer aliases (*name), or several files.")
+        self._faults.raise_if_any()
+
+    def _alias(self, node: Node, path: Path) -> Any:
+        self._aliases.append(node)
+        try:
+            return self.value(node.resolved(), path)
+        finally:
+            self._aliases.pop()
+
+    def _list(self, node: Node, path: Path) -> Any:
+        if node.tag not in (None, "tag:yaml.org,2002:seq"):
+            return self._unknown_tag(node, path)
+        return [self.value(item, (*path, index)) for index, item in enumerate(node.items)]
+
+    def _scalar(self, node: Node, path: Path) -> Any:
+        try:
+            if node.tag is not None:
+                return scalars.tagged(node.text, node.tag)
+            return scalars.plain(node.text) if node.plain else node.text
+        except KeyError:
+            return self._unknown_tag(node, path)
+        except ValueError:
+            tag = _tag_text(node)
+            self._bad(node.place, path, f"This is not of the type {tag}.", "Remove the tag.")
+        except scalars.AmbiguousScalarError as error:
+            self._bad(node.place, path, error.message, error.hint)
+        return UNKNOWN
+
+    def _unknown_tag(self, node: Node, path: Path) -> Any:
+        hint = "Remove it: a manifest holds only text, numbers, booleans, lists and mappings."
+        self._bad(node.place, path, f"The tag {_tag_text(node)} is not allowed.", hint)
+        return UNKNOWN
+
+    def _bad(self, place: Place, path: Path, message: str, hint: str) -> None:
+        self._faults.add(place, path, message, hint)
+        self._faults.spoil(path)
+
+    def _mapping(self, node: Node, path: Path) -> Any:
+        if node.tag not in (None, "tag:yaml.org,2002:map"):
+            return self._unknown_tag(node, path)
+        result: dict[str, Any] = {}
+        first: dict[str, Place] = {}
+        inherited: list[tuple[Node, Node]] = []
+        for key_node, value_node in node.pairs:
+            if _is_merge(key_node):
+                inherited += self._merged(value_node, path)
+                continue
+            key = self._key(key_node, path)
+            if key is None:
+                continue
+            if key in first:
+                self._twice(key_node.place, (*path, key), first[key])
+                continue
+            first[key] = key_node.place
+            result[key] = self.value(value_node, (*path, key))
+        for key_node, value_node in inherited:
+            key = self._key(key_node, path)
+            if key is not None and key not in result:
+                result[key] = self.value(value_node, (*path, key))
+        return result
+
+    def _twice(self, place: Place, path: Path, first: Place) -> None:
+        message = f"This key stands twice; first in line {first[0]}."
+        self._faults.add(place, path, message, "Keep one of the two.")
+        self._faults.doubt(path)
+        self._faults.doubt(path[:-1])
+
+    def _merged(self, node: Node, path: Path) -> list[tuple[Node, Node]]:
+        try:
+            return list(merged(node))
+        except TypeError:
+            message = "Only a mapping, or a list of them, can be merged."
+            self._faults.add(node.place, (*path, _MERGE), message, "Use << with an alias: *name.")
+            self._faults.doubt(path)
+            return []
+
+    def _key(self, node: Node, path: Path) -> str | None:
+        """Return a key as text; one that is not text is a fault, and taken as its text."""
+        key = node.resolved()
+        if key.kind != "scalar":
+            message = "A key must be text, not a list or mapping."
+            self._faults.add(node.place, path, message, "Put {…} in quotes if text is meant.")
+            self._faults.doubt(path)
+            return None
+        if key.plain:
+            self._check_plain_key(node.place, (*path, key.text), key.text)
+        return key.text
+
+    def _check_plain_key(self, place: Place, path: Path, text: str) -> None:
+        try:
+            value = scalars.plain(text)
+        except scalars.AmbiguousScalarError as error:
+            self._faults.add(place, path, error.message, f'Put the key in quotes: "{text}".')
+            return
+        if not isinstance(value, str):
+            kind = {bool: "a boolean", type(None): "null"}.get(type(value), "a number")
+            message = f"The key {text or 'here'} is {kind}, and keys are text."
+            self._faults.add(place, path, message, f'Put it in quotes: "{text}".')
+
+
+def _tag_text(node: Node) -> str:
+    tag = str(node.tag)
+    return tag.replace("tag:yaml.org,2002:", "!!") if tag.startswith("tag:") else tag

@@ -1,0 +1,1 @@
+"""The pure core of reconciling: desired and observed in, a plan out. No clock, no I/O."""

@@ -1,0 +1,1 @@
+"""Measurements, beside stock aiflows on the same core: `python -m tests.benchmarks`."""

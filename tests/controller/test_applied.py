@@ -1,0 +1,36 @@
+"""Which manifests are applied survives the engine."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.controller.applied import AppliedRecord, AppliedStore
+from engine.model.errors import PermanentError
+
+
+def test_records_are_there_again_in_the_next_engine(tmp_path: Path) -> None:
+    file = tmp_path / "applied.json"
+    store = AppliedStore(file)
+    store.put(AppliedRecord("b", "/b.yaml", 1, "text", ("user0",)))
+    store.put(AppliedRecord("a", "/a.yaml", 2, "text"))
+    store.update("b", generation=2)
+    assert [(r.name, r.generation, r.users) for r in AppliedStore(file).all()] == [
+        ("a", 2, ()),
+        ("b", 2, ("user0",)),
+    ]
+
+
+def test_a_dropped_record_is_gone(tmp_path: Path) -> None:
+    file = tmp_path / "applied.json"
+    store = AppliedStore(file)
+    store.put(AppliedRecord("a", "/a.yaml", 1, "text"))
+    store.drop("a")
+    assert AppliedStore(file).all() == []
+
+
+def test_a_damaged_file_is_told_and_not_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "applied.json"
+    file.write_text("[{]")
+    with pytest.raises(PermanentError, match=r"applied\.json, the list of applied manifests"):
+        AppliedStore(file)
+    assert file.read_text() == "[{]"

@@ -1,0 +1,3 @@
+"""The core's fixtures."""
+
+from tests.support.core import core, core_process  # noqa: F401
