@@ -175,9 +175,14 @@ class Controller:
                 faults += error.faults
         if faults:
             raise InvalidManifestError(faults)
+        names = {manifest.name for manifest in manifests}
         files_of = {manifest.file for manifest in manifests}
-        others = [other for other in self.manifests().values() if other.file not in files_of]
-        check_together([*manifests, *others])
+        others = [
+            other
+            for name, other in self.manifests().items()
+            if name not in names and other.file not in files_of
+        ]
+        check_together([*others, *manifests])
         return manifests
 
     def _take_over(self, manifest: Manifest, environment: Mapping[str, str]) -> ManifestLoop:

@@ -122,6 +122,8 @@ class ManifestLoop:
 
     def take_over(self, manifest: Manifest, environment: Mapping[str, str]) -> None:
         """Want what the file says now, with these environment variables; undoes `remove`."""
+        if self.manifest is not None and manifest.file != self.file:
+            self._event("ManifestMoved", f"read from {manifest.file} now; before: {self.file}")
         self._environment = dict(environment)
         self._removing = ""
         self.file = manifest.file
@@ -139,7 +141,7 @@ class ManifestLoop:
         asked = self._asked
         async with self._answered:
             await self._answered.wait_for(lambda: self._answer >= asked)
-        return self.removed or (self._status is not None and self.status().converged)
+        return self.removed or self.status().converged
 
     def failures(self) -> list[str]:
         """Return what is wrong, a line each: failed steps, or resources that are not ready."""
@@ -188,7 +190,8 @@ class ManifestLoop:
             self._wake.clear()
             asked = self._asked
             try:
-                await self._turn()
+                if not await self._turn():
+                    continue
             except EngineError as error:
                 self._failures = {self.name: str(error)}
             except Exception as error:
@@ -203,13 +206,18 @@ class ManifestLoop:
                 await asyncio.wait_for(self._wake.wait(), pause)
             await asyncio.sleep(_JOIN)
 
-    async def _turn(self) -> None:
-        """One turn: read, decide, act, and look once more at what came of it."""
+    async def _turn(self) -> bool:
+        """One turn: read, decide, act, and look once more at what came of it.
+
+        Returns False when another turn has to follow at once, because this one only came as far as
+        seeing what else is to be taken down.
+        """
+        removing = self._removing
         catalog = await self._world.plugins.catalog()
-        if not self._removing:
+        if not removing or self.manifest is None:
             await self._reload(catalog)
-        wanted = self._want(catalog)
-        plan = self._make_plan(wanted, await self._observe(wanted))
+        wanted = self._want(catalog, removing)
+        plan = self._make_plan(wanted, await self._observe(wanted), removing)
         failures = {problem.resource: problem.message for problem in plan.problems}
         if plan.steps:
             executor = Executor(
@@ -228,12 +236,14 @@ class ManifestLoop:
         self._desired = wanted
         self._observed = await self._observe(wanted)
         if failures:
-            return
+            return True
+        if removing:
+            self.removed = self._make_plan(wanted, self._observed, removing).empty
+            return self.removed
         self._made = self._generation
-        if self._removing:
-            self.removed = True
-        elif self.manifest is not None:
-            self._remember(frozenset(user.name for user in wanted.users if not user.foreign))
+        if self.manifest is not None:
+            self._remember(_own_users(self.manifest))
+        return True
 
     async def _reload(self, catalog: DescribedCatalog) -> None:
         """Read the file if its content changed; a faulty one changes nothing but the status."""
@@ -261,8 +271,8 @@ class ManifestLoop:
         self._text, self.manifest = content or "", manifest
         self._remember(self.users | _own_users(manifest))
 
-    def _want(self, catalog: DescribedCatalog) -> Desired:
-        if self.manifest is None or self._removing:
+    def _want(self, catalog: DescribedCatalog, removing: str = "") -> Desired:
+        if self.manifest is None or removing:
             return Desired(self.name, file=self.file)
         environment = self._referenced()
 
@@ -272,9 +282,9 @@ class ManifestLoop:
 
         return desired_of(self.manifest, _subflows_of(catalog), code_digest)
 
-    def _make_plan(self, wanted: Desired, observed: Observed) -> Plan:
-        if self._removing:
-            return plan_removal(self.name, observed, purge=self._removing == "purge")
+    def _make_plan(self, wanted: Desired, observed: Observed, removing: str = "") -> Plan:
+        if removing:
+            return plan_removal(self.name, observed, purge=removing == "purge")
         others = {name for user in observed.users.values() for name in user.manifests}
         return make_plan(wanted, observed, others=others - {self.name})
 

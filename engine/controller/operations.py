@@ -12,7 +12,7 @@ from engine.controller.observe import stored_json
 from engine.controller.sessions import Session, Sessions
 from engine.model.errors import EngineError, FlowInstanceException, NotFoundError
 from engine.model.manifest import CoreSpec
-from engine.reconcile.records import MountRecord
+from engine.reconcile.records import RELEASED, MountRecord
 from engine.serving import instances, messages
 
 
@@ -114,7 +114,7 @@ class Operations:
     async def _target(self, server: Session, caller: Session, name: str, timeout: float) -> _Target:
         payload = await server.client.read(keys.engine_mount(name))
         record = MountRecord.from_json(stored_json(payload))
-        if record is not None:
+        if record is not None and record.manifest != RELEASED:
             return _Target(record.user_id, record.flow_id, temporary=False)
         served = stored_json(await server.client.read(keys.flow(name, "init"))) == 1
         if not served:

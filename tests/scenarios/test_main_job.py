@@ -30,7 +30,7 @@ def edit(file: Path, old: str, new: str) -> None:
 
 
 def tree(engine: EngineCommand, user: str) -> list[str]:
-    return [entry["key"] for entry in engine.json("storage", user)["entries"]]
+    return [entry["key"] for entry in engine.json("storage", user, "--all")]
 
 
 def converged(generation: int) -> Any:
@@ -63,7 +63,7 @@ def test_both_subflows_are_the_one_singleton_of_the_other_user(
     engine: EngineCommand, demo: Path
 ) -> None:
     engine("apply", demo)
-    users = {user["name"]: user["user_id"] for user in engine.json("users")["users"]}
+    users = {user["name"]: user["user_id"] for user in engine.json("users")}
 
     served = [key for key in tree(engine, "user0") if ":mounts:" in key]
     instances = {key.split(":")[4] for key in served}
@@ -71,7 +71,7 @@ def test_both_subflows_are_the_one_singleton_of_the_other_user(
     assert {key.split(":")[3] for key in served} == {users["user1"]}
 
     twice = engine.status()["manifests"][0]["users"]["user1"]["mounts"]["twice"]["flow_id"]
-    entries = engine.json("storage", "user1", "flows", "--values")["entries"]
+    entries = engine.json("storage", "user1", "flows", "--values")
     key = f"flows:reverse_number_sequential:mounts:local:{twice}:config_overrides"
     config = json.loads(next(entry["value"] for entry in entries if entry["key"] == key))
     subflows = config["subflows_config"]
@@ -89,8 +89,10 @@ def test_a_plan_tells_the_difference_and_is_empty_after_the_apply(
     engine("apply", demo)
     engine("plan", demo, "--detailed-exitcode", expect=0)
 
-    edit(demo, "singleton: true", "singleton: true\n        parallel_dispatch: true")
-    steps = engine.json("plan", demo)["steps"]
+    # Beside the watched file, which the engine would take over at once.
+    other = Path(shutil.copy(demo, demo.with_name("edited.yaml")))
+    edit(other, "singleton: true", "parallel_dispatch: true\n        singleton: true")
+    steps = engine.json("plan", other)["steps"]
     assert [(step["action"], step["kind"], step["name"]) for step in steps] == [
         ("update", "flow", "reverse_number_atomic")
     ]
