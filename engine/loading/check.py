@@ -4,6 +4,7 @@ The value may still have faults in it, of the stages before. What they spoil is 
 what they make doubtful nothing is called missing.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -59,8 +60,8 @@ class MeaningCheck:
             return
         source = self._sources.get(path)
         if source is not None:
-            value = str(self._at(path))
-            message, hint = message.replace(value, source), hint.replace(value, source)
+            word = rf"(?<![\w.-]){re.escape(str(self._at(path)))}(?![\w-])"
+            message, hint = (re.sub(word, lambda _: source, text) for text in (message, hint))
         self._faults.add(self._document.place(path, key=at_key), path, message, hint)
 
     def _at(self, path: Path) -> Any:

@@ -37,11 +37,11 @@ def late(path: Path) -> bool:
     if path[2] == "jwt":
         return len(path) == 3
     if path[2] == "mounts":
-        return len(path) > 5 and path[4] in ("config_overrides", "initial_state")
-    if path[2] != "flows" or len(path) < 6:
+        return len(path) > 4 and path[4] in ("config_overrides", "initial_state")
+    if path[2] != "flows" or len(path) < 5:
         return False
     if path[4] == "subflows":
-        return len(path) > 7 and path[6] == "config_overrides"
+        return len(path) > 6 and path[6] == "config_overrides"
     return path[4] == "config_overrides"
 
 
@@ -87,7 +87,7 @@ class Interpolation:
         is_late = late(path)
         try:
             resolved = self._value(path, value, is_late)
-            return self._finished(resolved, wrapped=path[-1] != "jwt") if is_late else resolved
+            return self._finished(path, resolved) if is_late else resolved
         except TroubleError as trouble:
             self._note(path, trouble)
             self.failed.append(path)
@@ -171,10 +171,16 @@ class Interpolation:
         self._active.append(path)
         try:
             if isinstance(raw, dict):
-                return {k: self._value((*path, k), item, is_late) for k, item in raw.items()}
-            return [self._value((*path, i), item, is_late) for i, item in enumerate(raw)]
+                return {k: self._member((*path, k), item, is_late) for k, item in raw.items()}
+            return [self._member((*path, i), item, is_late) for i, item in enumerate(raw)]
         finally:
             self._active.pop()
+
+    def _member(self, path: Path, raw: Any, is_late: bool) -> Any:
+        """Return a part of a container; a late part stays late when the whole is copied."""
+        if not is_late and late(path):
+            return self._finished(path, self._value(path, raw, True))
+        return self._value(path, raw, is_late)
 
     def _cycle(self, path: Path) -> None:
         """Tell of a cycle once, at the first of its members that was come to."""
@@ -291,12 +297,12 @@ class Interpolation:
 
     # --- late values --------------------------------------------------------------------------
 
-    def _finished(self, value: Any, *, wrapped: bool) -> Any:
-        """Return a late value with its marks turned into expressions, wrapped or as bare text."""
+    def _finished(self, path: Path, value: Any) -> Any:
+        """Return a late value with expressions for its marks: bare in a jwt, else wrapped."""
         if isinstance(value, dict):
-            return {key: self._finished(item, wrapped=wrapped) for key, item in value.items()}
+            return {key: self._finished((*path, key), item) for key, item in value.items()}
         if isinstance(value, list):
-            return [self._finished(item, wrapped=wrapped) for item in value]
+            return [self._finished((*path, index), item) for index, item in enumerate(value)]
         if not isinstance(value, str) or not _MARK.search(value):
             return value
         if variables(_MARK.sub("", value)):
@@ -305,7 +311,14 @@ class Interpolation:
                 "Write two values.",
             )
         text = _MARK.sub(lambda match: self._expressions[int(match.group(1))], value)
-        return wrap(text) if wrapped else text
+        if path[2] == "jwt":
+            return text
+        if not late(path[:-1]):
+            raise TroubleError(
+                "Expected a mapping of keys to values, and this gives text.",
+                "Use ${oc.env:…} for the values in it.",
+            )
+        return wrap(text)
 
 
 def written_variables(text: str) -> set[str]:

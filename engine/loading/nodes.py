@@ -5,7 +5,7 @@ too deeply is found before it is read (libyaml needs minutes for a file of openi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaml
@@ -15,6 +15,9 @@ from engine.loading.syntax import describe
 
 DEEPEST = 100
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_NONE: Any = ()
+"""Shared by all nodes that hold no others: most do, and lists of their own would cost much."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,8 +33,8 @@ class Node:
     text: str = ""
     plain: bool = False
     tag: str | None = None
-    pairs: "list[tuple[Node, Node]]" = field(default_factory=list)
-    items: "list[Node]" = field(default_factory=list)
+    pairs: "list[tuple[Node, Node]]" = _NONE
+    items: "list[Node]" = _NONE
     target: "Node | None" = None
     complete: bool = False
 
@@ -102,6 +105,7 @@ class _Builder:
         is_mapping = isinstance(event, yaml.MappingStartEvent)
         tag = None if event.tag in (None, "!") else event.tag
         node = Node("mapping" if is_mapping else "list", _place(event), tag=tag)
+        node.pairs, node.items = ([], _NONE) if is_mapping else (_NONE, [])
         self._anchored(event, node)
         self._add(node)
         self._open.append(node)

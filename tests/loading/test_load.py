@@ -209,6 +209,28 @@ def test_initial_state_and_subflow_overrides_stay_expressions_too(catalog: Catal
     assert "s3cr3t" not in repr(manifest)
 
 
+def test_a_copy_of_what_may_be_secret_stays_an_expression(catalog: Catalog) -> None:
+    text = (
+        "apiVersion: engine/v1\nusers:\n  user0:\n    flows:\n"
+        "      a: {flow_class_name: sample.Echo, config_overrides: {key: '${oc.env:KEY}'}}\n"
+        "      b: ${users.user0.flows.a}\n"
+        "      c:\n        flow_class_name: sample.Echo\n"
+        "        config_overrides: ${users.user0.flows.a.config_overrides}\n"
+        "  user1: ${users.user0}\n"
+    )
+    manifest = manifest_of(text, catalog, KEY="s3cr3t")
+    for user in manifest.users.values():
+        for flow in user.flows.values():
+            assert flow.config_overrides == {"key": {"$env": "${oc.env:KEY}"}}
+
+
+def test_config_overrides_cannot_come_from_the_environment_as_a_whole(catalog: Catalog) -> None:
+    with pytest.raises(InvalidManifestError) as caught:
+        flow_of("        config_overrides: ${oc.env:KEY}\n", catalog, KEY="s3cr3t")
+    (fault,) = caught.value.faults
+    assert fault.message == "Expected a mapping of keys to values, and this gives text."
+
+
 def test_anchors_and_merge_keys(catalog: Catalog) -> None:
     flow = flow_of(
         "        config_overrides:\n"
