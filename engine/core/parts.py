@@ -53,6 +53,7 @@ class Parts:
 def join(
     settings: Settings,
     store: Store,
+    accounts: Accounts,
     server: QueueServer,
     secret: bytes,
     key_pair: KeyPair,
@@ -77,11 +78,10 @@ def join(
         desk, [PolicyModule(desk), RemoteStorage(desk), RegistryOperator(desk), Scheduler(desk)]
     )
     store.on_rollback.append(operators.forget_all)
-    accounts = Accounts(store, settings.mq_prefix)
     publisher = Publisher(store, subscriptions, accounts, server)
 
     def queue_uri(account: Account) -> str:
-        return account.uri(server.address)
+        return account.uri(server.address, server.scheme)
 
     def refresh_uris() -> None:
         for owner_id, account in accounts.items():

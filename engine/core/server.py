@@ -16,6 +16,7 @@ from engine.colink import wire
 from engine.core import secrets
 from engine.core.extension import Extension
 from engine.core.parts import Parts, join
+from engine.core.queue.accounts import Accounts
 from engine.core.queue.given import GivenServer
 from engine.core.queue.publisher import QueueServer
 from engine.core.queue.valkey import Valkey
@@ -74,6 +75,12 @@ class Core:
         assert self._parts is not None
         return self._parts
 
+    @property
+    def retention(self) -> Retention:
+        """What forgets old things, once started."""
+        assert self._retention is not None
+        return self._retention
+
     async def start(self) -> None:
         """Open the storage, start the queue, and answer calls.
 
@@ -93,13 +100,14 @@ class Core:
         settings = self.settings
         token_secret, key_pair = secrets.load(settings)
         store = Store(settings.home / STORE_FILE, lambda error: self.failed.set())
+        accounts = Accounts(store, settings.mq_prefix)
         self._queue_server = (
             GivenServer(settings.mq_uri)
             if settings.mq_uri
-            else Valkey(settings.home / "valkey", settings.queue_host)
+            else Valkey(settings.home / "valkey", settings.queue_host, accounts.rules)
         )
         self._parts = join(
-            *(settings, store, self._queue_server, token_secret, key_pair),
+            *(settings, store, accounts, self._queue_server, token_secret, key_pair),
             *(version("colink-engine"), lambda: self.address),
         )
         store.owner_id(key_pair.user_id)

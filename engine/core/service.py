@@ -7,7 +7,7 @@ operators' follow-up with it, before the answer leaves.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -21,16 +21,25 @@ from engine.core.tokens import GUEST, HOST, USER, Bearer
 from engine.model.errors import CoreUnavailableError
 
 log = logging.getLogger(__name__)
-Handler = Callable[[Bearer, Any], Any]
+_LATEST = 2**63 - 1
+"""The greatest timestamp there can be, in nanoseconds."""
+Handler = Callable[..., Any]
 
 
-def answer(parts: Parts, allowed: frozenset[str], handler: Handler) -> Callable[..., Any]:
-    """Return the gRPC method that checks the caller, runs `handler`, and waits for the commit."""
+def answer(
+    parts: Parts, allowed: frozenset[str], handler: Handler, *, with_context: bool = False
+) -> Callable[..., Any]:
+    """Return the gRPC method that checks the caller, runs `handler`, and waits for the commit.
+
+    The handler gets the caller and the request, and the call's context too if it wants that.
+    """
     gate, effects, store = parts.gate, parts.effects, parts.store
 
     async def method(request: Any, context: Any) -> Any:
         try:
-            reply = handler(gate.caller(context, allowed), request)
+            caller = gate.caller(context, allowed)
+            more = (context,) if with_context else ()
+            reply = handler(caller, request, *more)
             if asyncio.iscoroutine(reply):
                 reply = await reply
             if effects.pending:
@@ -78,8 +87,12 @@ class Service:
         for name, (allowed, handler) in table.items():
             setattr(servicer, name, answer(self._parts, allowed, handler))
         # These two need more of the call than its caller and its request.
-        vars(servicer)["RequestInfo"] = self._with_context(auth.ANYBODY, self._request_info)
-        vars(servicer)["InterCoreSyncTask"] = self._with_context(auth.PEERS, self._sync_task)
+        vars(servicer)["RequestInfo"] = answer(
+            self._parts, auth.ANYBODY, self._request_info, with_context=True
+        )
+        vars(servicer)["InterCoreSyncTask"] = answer(
+            self._parts, auth.PEERS, self._sync_task, with_context=True
+        )
         vars(servicer)["InterCoreSyncTaskWithReverseConnection"] = self._reverse_connection
         return servicer
 
@@ -169,7 +182,7 @@ class Service:
             raise denied("The key path is not one of yours.")
         name, _, timestamp = rest.rpartition("@")
         payload = None
-        if separator and timestamp.isdecimal() and len(timestamp) < 19 + 1:
+        if separator and timestamp.isdecimal() and int(timestamp) <= _LATEST:
             payload = self._parts.entries.find_version(owner, name, int(timestamp))
         if payload is None:
             raise conflict(f"There is nothing at {path}.")
@@ -271,12 +284,3 @@ class Service:
             requestor_ip=auth.requestor_ip(context),
             version=parts.version,
         )
-
-    def _with_context(
-        self, allowed: frozenset[str], handler: Callable[[Bearer, Any, Any], Any]
-    ) -> Callable[..., Awaitable[Any]]:
-        async def method(request: Any, context: Any) -> Any:
-            bound: Handler = lambda caller, message: handler(caller, message, context)  # noqa: E731
-            return await answer(self._parts, allowed, bound)(request, context)
-
-        return method

@@ -19,8 +19,10 @@ from engine.model.errors import UsageError
 
 log = logging.getLogger(__name__)
 _RESERVE = 10 * 10**9
-_CHECKPOINT_EVERY = 2_000
-"""Commits between two checkpoints; the write-ahead log stays at a few megabytes."""
+_LOG_LOOKED_AT_EVERY = 64
+"""Commits between two looks at the size of the write-ahead log."""
+_LOG_SIZE = 16 * 2**20
+"""From this size on, in bytes, the log is moved into the file."""
 
 Values = Sequence[Any]
 
@@ -38,6 +40,8 @@ class Store:
         self._batch: asyncio.Future[None] | None = None
         self.closed = False
         self._commits = 0
+        self._log = Path(f"{path}-wal")
+        self._log_is_written = False
         self._checkpoint: asyncio.Future[None] | None = None
         self._after_commit: list[Callable[[], None]] = []
         self.before_commit: list[Callable[[], None]] = []
@@ -181,8 +185,9 @@ class Store:
                 action()
             self._batch = None
             self.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:
             self._batch = None
+            self._after_commit.clear()
             # What is in memory may now differ from the file: the core has to start afresh.
             log.critical("cannot commit to %s: %s", self._path, error)
             batch.set_exception(error)
@@ -194,16 +199,29 @@ class Store:
         for action in actions:
             action()
         self._commits += 1
-        if self._commits >= _CHECKPOINT_EVERY and self._checkpoint is None:
-            self._commits = 0
+        if self._log_is_written:
+            self._end_checkpoint()
+        elif self._commits % _LOG_LOOKED_AT_EVERY == 0 and self._checkpoint is None:
+            self._begin_checkpoint()
+
+    def _begin_checkpoint(self) -> None:
+        """Move a large log into the file, in a thread: nearly all of the waiting for the disk."""
+        if self._log.stat().st_size > _LOG_SIZE:
             loop = asyncio.get_running_loop()
             self._checkpoint = loop.run_in_executor(None, _checkpoint, self._path)
             self._checkpoint.add_done_callback(self._checkpointed)
+
+    def _end_checkpoint(self) -> None:
+        """Move what was logged meanwhile, and begin the log anew: under load it never would."""
+        self._log_is_written = False
+        self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _checkpointed(self, done: "asyncio.Future[None]") -> None:
         self._checkpoint = None
         if not done.cancelled() and (error := done.exception()) is not None:
             log.warning("checkpoint of %s failed, the next one will do: %s", self._path, error)
+        else:
+            self._log_is_written = True
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -235,7 +253,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _checkpoint(path: Path) -> None:
-    """Move the write-ahead log into the file, in a thread: only this step waits for the disk."""
+    """Move what is in the write-ahead log now into the file, while others write on."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -65,8 +65,8 @@ class TaskTable:
             ).fetchone()
             if row is None:
                 return None
-            role, record, *place = row
-            copy = TaskCopy(owner, owner_id, wire.Task.FromString(record), role, *place, stored=True)
+            copy = TaskCopy(owner, owner_id, wire.Task.FromString(row[1]), row[0], *row[2:])
+            copy.stored = True
             if self._store.in_transaction:
                 self._shared[owner, task_id] = copy
         return copy

@@ -12,6 +12,7 @@ with warnings.catch_warnings():
     # Its dependencies use what Python will drop one day.
     warnings.simplefilter("ignore")
     import colink as sdk
+    from colink.p2p_inbox import VtP2pCtx as VtP2pCtx
 
 T = TypeVar("T")
 
@@ -34,8 +35,13 @@ async def blocking(function: Callable[..., T], *arguments: Any, timeout: float =
 class Messages:
     """The messages of a queue, read by the SDK's subscriber."""
 
-    def __init__(self, client: Any, queue: str) -> None:
-        self._subscriber = client.new_subscriber(queue)
+    def __init__(self, subscriber: Any) -> None:
+        self._subscriber = subscriber
+
+    @classmethod
+    async def of(cls, client: Any, queue: str) -> "Messages":
+        """Return the messages of one of the client's queues."""
+        return cls(await blocking(client.new_subscriber, queue))
 
     async def next(self) -> Any:
         """Wait for the next SubscriptionMessage."""

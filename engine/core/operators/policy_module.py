@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from engine.colink import keys, wire
 from engine.colink.payloads import nanoseconds_bytes
 from engine.core.operators.base import Desk, Handler
+from engine.core.refusals import Refusal
 from engine.core.task_table import TaskCopy
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,11 @@ class PolicyModule:
         decision = wire.Decision(
             is_approved=action.type == "approve", is_rejected=action.type == "reject"
         )
-        self._desk.tasks.confirm(copy.owner, task_id, decision)
+        try:
+            self._desk.tasks.confirm(copy.owner, task_id, decision)
+        except Refusal as refusal:
+            # Too late, or its initiator cannot be told: it stays as it is.
+            log.info("the task %s cannot be decided on: %s", task_id, refusal.message)
 
     def _follow(self, copy: TaskCopy) -> None:
         """End the task by which the SDK starts the module, once the module is not enabled."""

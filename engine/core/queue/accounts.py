@@ -31,10 +31,14 @@ class Account:
 
     def command(self) -> tuple[str, ...]:
         """Return the Valkey command that makes the account, or makes it afresh."""
-        return (
-            *("ACL", "SETUSER", self.username, "reset", "on", f">{self.password}"),
-            *(f"~{self.username}:*", "+@stream"),
-        )
+        return ("ACL", "SETUSER", self.username, "reset", *self._rights())
+
+    def rule(self) -> str:
+        """Return the account as a line of Valkey's ACL file."""
+        return " ".join(("user", self.username, *self._rights()))
+
+    def _rights(self) -> tuple[str, ...]:
+        return ("on", f">{self.password}", f"~{self.username}:*", "+@stream")
 
 
 class Accounts:
@@ -63,6 +67,10 @@ class Accounts:
         )
         self._accounts[owner_id] = account
         return account
+
+    def rules(self) -> list[str]:
+        """Return all accounts as lines of Valkey's ACL file."""
+        return [account.rule() for account in self._accounts.values()]
 
     def items(self) -> list[tuple[int, Account]]:
         """Return all owners' numbers and accounts."""

@@ -11,6 +11,7 @@ class GivenServer:
     def __init__(self, uri: str) -> None:
         self._server = parse_uri(uri)
         parts = urlsplit(uri)
+        self.scheme = parts.scheme
         self._address = f"{parts.hostname or '127.0.0.1'}:{parts.port or 6379}"
 
     @property

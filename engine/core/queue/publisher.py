@@ -31,6 +31,9 @@ _CONSUMERS = 32
 class QueueServer(Protocol):
     """Where the queues are: the core's own Valkey, or one given by `--mq-uri`."""
 
+    scheme: str
+    """Of the URIs for clients: redis, or rediss for TLS."""
+
     @property
     def address(self) -> str:
         """Host and port as clients use them."""
@@ -218,12 +221,14 @@ class Publisher:
     async def _sweep_regularly(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_EVERY)
-            if self._line is not None:
-                with contextlib.suppress(EngineError):
-                    await self.sweep(self._line)
+            with contextlib.suppress(EngineError):
+                await self.sweep()
 
-    async def sweep(self, line: Connection) -> None:
+    async def sweep(self) -> None:
         """Remove consumers that hold no message from groups that have many of them."""
+        line = self._line
+        if line is None:
+            return
         for queue in self._subscriptions.queues():
             groups = _fields(await line.call("XINFO", "GROUPS", queue))
             if not groups or groups[0][b"consumers"] <= _CONSUMERS:

