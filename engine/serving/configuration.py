@@ -1,25 +1,27 @@
 """An instance's configuration: class defaults, the server's overrides, the caller's (§9.2, §9.3).
 
-Plain functions. What a caller asks reaches only keys that the class declares, and never what says
-who the instance is.
+Plain functions. What somebody else asks reaches only keys that the class declares, never what says
+who an instance is, and never lends him the server's access to a third user.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.flows.config import Config, merge
-from engine.model.errors import FlowInstanceException, UsageError
+from engine.model.errors import UsageError
 from engine.model.ids import LOCAL
-from engine.model.secrets import contains_wrapper
+from engine.model.secrets import contains_wrapper, is_wrapper
 from engine.serving.endpoints import EndpointRecord
 
 PROXY_TARGET = "aiflows.base_flows.AtomicFlow.instantiate_from_default_config"
 """What stock aiflows builds a subflow's stand-in from; data to us, in entries that it may read."""
+SUBFLOWS = "subflows_config"
 _IDENTITY = ("_target_", "flow_id")
-_SERVING = ("flow_class_name", "singleton", "parallel_dispatch", "dispatch_point", "backend")
-"""Keys of a subflow's config that are meant for who serves it; aiflows passes them on."""
-_ALWAYS = ("name", "description", "subflows_config")
 _WHERE = ("_target_", "user_id", "flow_endpoint", "flow_id")
+_ALWAYS = ("name", "description", SUBFLOWS)
+_IGNORED = ("flow_class_name", "singleton", "parallel_dispatch", "dispatch_point", "backend")
+"""Keys that a stock composite passes on about how its subflow is to be served (§9.3, §9.11)."""
 
 
 class FlowClasses(Protocol):
@@ -30,71 +32,138 @@ class FlowClasses(Protocol):
         ...
 
 
-def checked_overrides(overrides: Mapping[str, Any], defaults: Config) -> Config:
-    """Return what a caller's `overrides` may change of a class with these `defaults`.
+@dataclass(frozen=True)
+class Wish:
+    """What an instance shall be beyond its class and endpoint.
 
-    Raises UsageError naming the keys that he may not touch.
+    `own` are overrides that the server's own flows or the server himself give, `asked` those of
+    somebody else, which are checked. Kept with the instance, so that its configuration can be
+    computed anew.
     """
-    if contains_wrapper(overrides):
-        raise UsageError("Overrides cannot refer to environment variables of another user.")
-    found = {key: value for key, value in overrides.items() if key not in _SERVING}
-    refused = [key for key in found if key in _IDENTITY]
-    refused += [key for key in found if key not in defaults and key not in (*_ALWAYS, *_IDENTITY)]
-    declared = defaults.get("subflows_config") or {}
-    asked = found.get("subflows_config") or {}
-    if not isinstance(asked, Mapping):
-        raise UsageError("The override of subflows_config is not an object.")
-    refused += [f"subflows_config.{key}" for key in asked if key not in declared]
+
+    own: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, value: Any) -> "Wish | None":
+        """Return the wish that a decoded entry holds, None when it holds none."""
+        if not isinstance(value, dict) or not isinstance(value.get("overrides"), dict):
+            return None
+        return cls(own=value.get("own") or {}, asked=value["overrides"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is stored."""
+        return {"overrides": dict(self.asked), "own": dict(self.own)}
+
+
+@dataclass(frozen=True)
+class SubflowRequest:
+    """A subflow that an instance needs: who serves it where, and what is asked of him.
+
+    `user_id` is `local` for the server himself. `by_caller` tells that the caller chose who serves
+    it, so that it is he who must have access.
+    """
+
+    key: str
+    user_id: str
+    flow_endpoint: str
+    wish: Wish
+    by_caller: bool
+
+    def overrides(self) -> Config:
+        """Return everything that is asked, as one: what goes to another user."""
+        return merge(self.wish.own, self.wish.asked)
+
+
+def own_config(defaults: Config, record: EndpointRecord, own: Mapping[str, Any]) -> Config:
+    """Return what the server himself makes of his flow: the class's `defaults` under his layers."""
+    subflows = {
+        key: merge(
+            subflow.get("config_overrides") or {},
+            {name: subflow[name] for name in ("user_id", "flow_endpoint") if subflow.get(name)},
+        )
+        for key, subflow in record.subflows.items()
+    }
+    config = merge(defaults, record.config_overrides)
+    if subflows:
+        config = merge(config, {SUBFLOWS: subflows})
+    return merge(config, {key: value for key, value in own.items() if key not in _IDENTITY})
+
+
+def checked(asked: Mapping[str, Any], config: Config) -> Config:
+    """Return what somebody else's overrides change in `config` (the result of `own_config`).
+
+    Raises UsageError naming the keys that he may not change.
+    """
+    if contains_wrapper(asked):
+        raise UsageError("Overrides cannot take anything from the server's environment.")
+    wanted = {key: value for key, value in asked.items() if key in config or key not in _IGNORED}
+    subflows = wanted.get(SUBFLOWS, {})
+    if not isinstance(subflows, Mapping):
+        raise UsageError(f"The override of {SUBFLOWS} is not an object.")
+    rest = {key: value for key, value in wanted.items() if key not in _ALWAYS}
+    refused = [*_refused(rest, config, ""), *_refused_subflows(subflows, config)]
     if refused:
         raise UsageError(f"Overrides cannot change {', '.join(sorted(refused))}.")
-    if asked:
-        found["subflows_config"] = {
-            key: {name: value for name, value in subflow.items() if name not in _IDENTITY}
-            for key, subflow in asked.items()
-        }
-    return found
+    return wanted
 
 
-def complete_config(
-    defaults: Config, record: EndpointRecord, overrides: Mapping[str, Any], *, own: bool
-) -> Config:
-    """Return the configuration of a new instance, its subflows not fetched yet.
+def _refused(asked: Mapping[str, Any], declared: Mapping[str, Any], path: str) -> Iterator[str]:
+    for key, value in asked.items():
+        if key in _IDENTITY or key not in declared:
+            if key not in declared or declared[key] != value:
+                yield f"{path}{key}"
+            continue
+        current = declared[key]
+        if isinstance(current, Mapping) and isinstance(value, Mapping):
+            if is_wrapper(current):
+                yield f"{path}{key}"
+            elif current:
+                yield from _refused(value, current, f"{path}{key}.")
 
-    `own` is True when the server himself asks: he may override what he likes.
+
+def _refused_subflows(asked: Mapping[str, Any], config: Config) -> Iterator[str]:
+    declared = config.get(SUBFLOWS) or {}
+    for key, subflow in asked.items():
+        if key not in declared or not isinstance(subflow, Mapping):
+            yield f"{SUBFLOWS}.{key}"
+            continue
+        for name in _IDENTITY:
+            if name in subflow and subflow[name] != declared[key].get(name):
+                yield f"{SUBFLOWS}.{key}.{name}"
+
+
+def subflow_requests(
+    own: Config, asked: Mapping[str, Any], own_user_id: str
+) -> Iterator[SubflowRequest]:
+    """Yield what has to be asked for so that all subflows have instances.
+
+    `own` is the result of `own_config`, `asked` what `checked` let through. Subflows that name
+    their instance already are left alone (§9.3). Raises UsageError when one does not say who
+    serves it.
     """
-    config = merge(defaults, record.config_overrides)
-    if record.subflows:
-        subflows = {
-            key: merge(
-                subflow.get("config_overrides") or {},
-                {name: subflow[name] for name in ("user_id", "flow_endpoint") if subflow.get(name)},
-            )
-            for key, subflow in record.subflows.items()
-        }
-        config = merge(config, {"subflows_config": subflows})
-    if own:
-        wanted = {key: value for key, value in overrides.items() if key not in _IDENTITY}
-    else:
-        wanted = checked_overrides(overrides, config)
-    return merge(config, wanted)
+    for key, subflow in subflows_of(own).items():
+        wanted = (asked.get(SUBFLOWS) or {}).get(key) or {}
+        whole = merge(subflow, wanted)
+        if whole.get("flow_id"):
+            continue
+        user_id, flow_endpoint = whole.get("user_id"), whole.get("flow_endpoint")
+        if not isinstance(user_id, str) or not isinstance(flow_endpoint, str):
+            raise UsageError(f"The subflow {key} lacks user_id or flow_endpoint in the config.")
+        by_caller = any(
+            name in wanted and wanted[name] != subflow.get(name)
+            for name in ("user_id", "flow_endpoint")
+        )
+        wish = Wish(own=_passed_on(subflow), asked=_passed_on(wanted))
+        if by_caller:
+            wish = Wish(asked=merge(wish.own, wish.asked))
+        served_by = LOCAL if user_id == own_user_id else user_id
+        yield SubflowRequest(key, served_by, flow_endpoint, wish, by_caller)
 
 
 def subflows_of(config: Mapping[str, Any]) -> dict[str, Config]:
     """Return the configuration of each subflow, by its key; none for an atomic flow."""
-    return dict(config.get("subflows_config") or {})
-
-
-def address_of(subflow: Mapping[str, Any], own_user_id: str) -> tuple[str, str] | None:
-    """Return who serves a subflow (`local` for the own user) and where; None if it is not said."""
-    user_id, endpoint = subflow.get("user_id"), subflow.get("flow_endpoint")
-    if not isinstance(user_id, str) or not isinstance(endpoint, str):
-        return None
-    return (LOCAL if user_id == own_user_id else user_id), endpoint
-
-
-def passed_on(subflow: Mapping[str, Any]) -> Config:
-    """Return the overrides that a subflow's server is asked for: all but where it is (§9.3)."""
-    return {key: value for key, value in subflow.items() if key not in _WHERE}
+    return dict(config.get(SUBFLOWS) or {})
 
 
 def with_instances(config: Config, flow_ids: Mapping[str, str]) -> Config:
@@ -102,19 +171,23 @@ def with_instances(config: Config, flow_ids: Mapping[str, str]) -> Config:
     fetched = {
         key: {"_target_": PROXY_TARGET, "flow_id": flow_id} for key, flow_id in flow_ids.items()
     }
-    return merge(config, {"subflows_config": fetched}) if fetched else config
+    return merge(config, {SUBFLOWS: fetched}) if fetched else config
 
 
-def same_subflow(old: Mapping[str, Any] | None, new: Mapping[str, Any], own_user_id: str) -> bool:
-    """Tell whether a fetched subflow is the one that `new` asks for."""
-    return (
-        old is not None
-        and bool(old.get("flow_id"))
-        and address_of(old, own_user_id) == address_of(new, own_user_id)
-        and passed_on(old) == passed_on(new)
+def serves(subflow: Mapping[str, Any], request: SubflowRequest, own_user_id: str) -> bool:
+    """Tell whether a stored subflow is an instance of what `request` asks for, at that place."""
+    user_id = LOCAL if subflow.get("user_id") == own_user_id else subflow.get("user_id")
+    return bool(subflow.get("flow_id")) and (user_id, subflow.get("flow_endpoint")) == (
+        request.user_id,
+        request.flow_endpoint,
     )
 
 
-def failure(flow_endpoint: str, user_id: str, reason: object) -> FlowInstanceException:
-    """Return the error that an instance could not be had."""
-    return FlowInstanceException(flow_endpoint, user_id, str(reason))
+def fits(subflow: Mapping[str, Any], request: SubflowRequest) -> bool:
+    """Tell whether a stored subflow was asked for with the overrides of `request`."""
+    return _passed_on(subflow) == request.overrides()
+
+
+def _passed_on(subflow: Mapping[str, Any]) -> Config:
+    """Return the overrides that a subflow's server is asked for: all but where it is (§9.3)."""
+    return {key: value for key, value in subflow.items() if key not in _WHERE}

@@ -11,6 +11,8 @@ from engine.model.errors import UsageError
 from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL, is_flow_endpoint
 
 ANYBODY = "any"
+_MOUNT_DEPTH = 6
+"""Parts of the key of a mount's entry: flows, endpoint, mounts, client, flow id, field."""
 
 
 @dataclass(frozen=True)
@@ -115,17 +117,15 @@ async def unserve(client: Client, flow_endpoint: str) -> bool:
 
 
 async def delete(client: Client, flow_endpoint: str) -> None:
-    """Delete an endpoint with all its instances."""
-    metadata = await client.read_tree(keys.INSTANCE_METADATA)
-    doomed = []
-    for key, payload in metadata.items():
-        value = decoded(payload)
-        if isinstance(value, dict) and value.get("flow_endpoint") == flow_endpoint:
-            flow_id = key.removeprefix(f"{keys.INSTANCE_METADATA}:")
-            doomed += [key, keys.engine_instance(flow_id)]
-    doomed.append(keys.engine_singleton(flow_endpoint))
-    await client.delete_many(doomed)
-    await client.delete_tree(f"{keys.FLOWS}:{flow_endpoint}")
+    """Delete an endpoint with all its instances: in one step where the core can.
+
+    The engine's record of it stays: it belongs to who wrote it.
+    """
+    found = await client.read_tree(f"{keys.FLOWS}:{flow_endpoint}")
+    doomed = list(found)
+    for flow_id in {part[4] for part in map(_mount_parts, found) if part}:
+        doomed += [keys.instance_metadata(flow_id), keys.engine_instance(flow_id)]
+    await client.delete_many([*doomed, keys.engine_singleton(flow_endpoint)])
 
 
 async def delete_all(client: Client) -> None:
@@ -138,3 +138,17 @@ async def delete_all(client: Client) -> None:
 def client_id(client_user_id: str, server_user_id: str) -> str:
     """Return how a mounting user is called in the server's keys: `local` is the server itself."""
     return LOCAL if client_user_id in {LOCAL, server_user_id} else client_user_id
+
+
+def mounts_in(tree: Mapping[str, bytes]) -> dict[str, str]:
+    """Return whose the live instances in `tree` (entries of an endpoint) are: flow id to client."""
+    return {
+        part[4]: part[3]
+        for key, payload in sorted(tree.items())
+        if (part := _mount_parts(key)) and part[5] == "init" and decoded(payload) == 1
+    }
+
+
+def _mount_parts(key: str) -> list[str]:
+    parts = key.split(":")
+    return parts if len(parts) == _MOUNT_DEPTH and parts[2] == "mounts" else []

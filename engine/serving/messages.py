@@ -1,18 +1,23 @@
 """Sending messages to instances and getting their replies (protocol sheet §9.5, §9.6, §9.8)."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from engine.colink import keys
 from engine.colink.client import Client
-from engine.colink.mailbox import STORAGE, encode_push
-from engine.model.errors import AlreadyExistsError, DeadlineExceededError
-from engine.model.ids import LOCAL, new_id
+from engine.colink.waiting import Expectation
+from engine.kits.aio import cancel_and_wait
+from engine.model.errors import DeadlineExceededError
+from engine.model.ids import new_id
 from engine.model.message import DEFAULT_TIMEOUT, FlowMessage
+from engine.serving.outgoing import PROTOCOL, Outgoing, pushed, replied
 
-PROTOCOL = "coflows_push"
+_PATIENCE = 1.0
+"""Seconds without an answer after which it is looked at whether the task was refused."""
 
 
 async def push(
@@ -24,41 +29,52 @@ async def push(
     message_id: str | None = None,
     parent_task: str = "",
 ) -> str:
-    """Send `message` to the instance `flow_id` of a user (hex id or `local`); return its key.
+    """Send `message` to the instance `flow_id` of a user (hex id or `local`); return its key."""
+    outgoing = pushed(client.user_id, user_id, flow_id, message, message_id or new_id())
+    await post(client, outgoing, parent_task)
+    return outgoing.key
 
-    With a `message_id` of one's own choice, sending again changes nothing at the receiver.
+
+async def reply(client: Client, message: FlowMessage) -> None:
+    """Send a reply as its `reply_data` asks (§9.8); nothing if nobody wants it."""
+    outgoing = replied(client.user_id, message, new_id())
+    if outgoing is not None:
+        await post(client, outgoing)
+
+
+async def post(client: Client, outgoing: Outgoing, parent_task: str = "") -> str:
+    """Write a message and make the task that brings it; return the task's id, "" without one."""
+    await client.update_many(outgoing.entry())
+    return await bring(client, outgoing, parent_task)
+
+
+async def bring(client: Client, outgoing: Outgoing, parent_task: str = "") -> str:
+    """Make the task that brings a message already written; return its id, "" without one."""
+    task = outgoing.task(client.user_id)
+    if task is None:
+        return ""
+    param, participants = task
+    return await client.run_task(PROTOCOL, param, participants, True, parent_task=parent_task)
+
+
+async def bring_all(client: Client, outbox: Iterable[Outgoing], parent_task: str = "") -> None:
+    """Make the tasks of messages already written: to each instance in order, to several at once.
+
+    The first error is raised once all have ended.
     """
-    key = keys.push_message(message_id or new_id())
-    try:
-        await client.create(key, message.serialize())
-    except AlreadyExistsError:
-        if message_id is None:
-            raise
-    await _run_push(client, user_id, flow_id, key, parent_task)
-    return key
+    targets = defaultdict[tuple[str, str], list[Outgoing]](list)
+    for outgoing in outbox:
+        if outgoing.user_id:
+            targets[outgoing.user_id, outgoing.flow_id].append(outgoing)
 
+    async def in_order(queue: list[Outgoing]) -> None:
+        for outgoing in queue:
+            await bring(client, outgoing, parent_task)
 
-async def reply(
-    client: Client, message: FlowMessage, reply_data: Mapping[str, Any], *, message_id: str
-) -> None:
-    """Send a reply as `reply_data` asks (§9.8); nothing for `no_reply` and unknown modes.
-
-    `message_id` is that of the push in the mode `push`; the mode `storage` has its own key. Keys
-    that are not of the protocol's form are not written to.
-    """
-    mode, user_id = reply_data.get("mode"), reply_data.get("user_id")
-    if not isinstance(user_id, str):
-        return
-    if mode == "push" and isinstance(reply_data.get("flow_id"), str):
-        await push(client, user_id, reply_data["flow_id"], message, message_id=message_id)
-    elif mode == "storage":
-        asked = str(reply_data.get("input_msg_path", ""))
-        if not keys.is_push_key(asked):
-            return
-        key = keys.push_response(asked)
-        await client.update(key, message.serialize())
-        if user_id not in {LOCAL, client.user_id}:
-            await _run_push(client, user_id, STORAGE, key, "")
+    results = await asyncio.gather(*map(in_order, targets.values()), return_exceptions=True)
+    for result in results:
+        if result is not None:
+            raise result
 
 
 async def ask(
@@ -72,7 +88,8 @@ async def ask(
 ) -> FlowMessage:
     """Send `data` to an instance and return the reply, which may be an error reply.
 
-    Raises DeadlineExceededError after `timeout` seconds; the deadline travels with the message.
+    The deadline, `timeout` seconds from now, travels with the message. Raises
+    DeadlineExceededError, and AccessDeniedError when the receiver refuses the message.
     """
     message = FlowMessage(
         data=dict(data),
@@ -86,80 +103,114 @@ async def ask(
         },
         user_id=client.user_id,
     )
-    message_id = new_id()
-    response_key = keys.push_response(keys.push_message(message_id))
-    async with client.expect(response_key) as response:
-        await push(client, user_id, flow_id, message, message_id=message_id)
-        try:
-            payload = await response.value(timeout)
-        except DeadlineExceededError as error:
-            raise DeadlineExceededError(
-                f"The flow instance {flow_id} did not reply within {timeout:g} s.",
-                "See the logs of its worker, and `engine status`.",
-            ) from error
-    return FlowMessage.deserialize(payload)
+    question = pushed(client.user_id, user_id, flow_id, message, new_id())
+    return FlowMessage.deserialize(await answer_to(client, question, timeout))
 
 
-async def wait_reply(client: Client, response_key: str, timeout: float) -> FlowMessage:
-    """Return the reply that is, or will be, at `response_key`.
+async def answer_to(
+    client: Client, question: Outgoing, timeout: float, parent_task: str = ""
+) -> bytes:
+    """Send a message that wants its reply in storage, and return the reply as it is stored.
 
     Raises DeadlineExceededError after `timeout` seconds.
     """
-    return FlowMessage.deserialize(await client.wait_entry(response_key, timeout))
+    deadline = time.monotonic() + timeout
+    async with client.expect(keys.push_response(question.key)) as expectation:
+        task_id = await post(client, question, parent_task)
+        try:
+            return await outcome(client, expectation, task_id, deadline - time.monotonic())
+        except DeadlineExceededError as error:
+            raise DeadlineExceededError(
+                f"The flow instance {question.flow_id} did not reply within {timeout:g} s.",
+                "See the logs of its worker, and `engine status`.",
+            ) from error
 
 
-async def try_reply(client: Client, response_key: str) -> FlowMessage | None:
-    """Return the reply at `response_key`, or None while there is none."""
-    payload = await client.read(response_key)
-    return None if payload is None else FlowMessage.deserialize(payload)
+async def outcome(client: Client, expectation: Expectation, task_id: str, timeout: float) -> bytes:
+    """Return the entry that a task with others brings about.
+
+    Raises AccessDeniedError as soon as one of them refuses the task, DeadlineExceededError after
+    `timeout` seconds.
+    """
+    first = min(_PATIENCE, timeout)
+    try:
+        return await expectation.value(first)
+    except DeadlineExceededError:
+        if timeout <= first:
+            raise
+    waits = [
+        asyncio.create_task(expectation.value(timeout - first)),
+        asyncio.create_task(_refusal(client, task_id, timeout)),
+    ]
+    try:
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        payload = done.pop().result()
+        assert payload is not None
+        return payload
+    finally:
+        await cancel_and_wait(waits)
 
 
-async def _run_push(client: Client, user_id: str, flow_id: str, key: str, parent_task: str) -> None:
-    if user_id in {LOCAL, client.user_id}:
-        participants = [(client.user_id, "receiver")]
-    else:
-        participants = [(client.user_id, "initiator"), (user_id, "receiver")]
-    param = encode_push(flow_id, key)
-    await client.run_task(PROTOCOL, param, participants, True, parent_task=parent_task)
+async def _refusal(client: Client, task_id: str, timeout: float) -> None:
+    """Raise AccessDeniedError when somebody refuses the task; else never end."""
+    with contextlib.suppress(DeadlineExceededError):
+        await client.wait_task(task_id, timeout)
+    await asyncio.get_running_loop().create_future()
 
 
-class ClientPort:
-    """A FlowPort for code outside of a turn: everything is sent at once, over `client`.
+class Answers:
+    """Questions that were sent and the answers to them, by response key. For one event loop.
 
-    `run` runs a coroutine on the client's event loop and returns its result; it blocks the thread.
+    Each is watched until its answer is there or its deadline has passed.
     """
 
-    def __init__(self, client: Client, run: Any) -> None:
+    def __init__(self, client: Client, parent_task: str = "") -> None:
         self._client = client
-        self._run = run
+        self._parent_task = parent_task
+        self._tasks: dict[str, asyncio.Task[bytes]] = {}
 
-    @property
-    def user_id(self) -> str:
-        """The user in whose name messages are sent."""
-        return self._client.user_id
+    def ask(self, question: Outgoing, timeout: float) -> None:
+        """Send `question` now, in the background; what goes wrong is told by `wait`."""
+        asking = answer_to(self._client, question, timeout, self._parent_task)
+        task = asyncio.create_task(asking)
+        task.add_done_callback(_seen)
+        self._tasks[keys.push_response(question.key)] = task
 
-    def push(self, user_id: str, flow_id: str, message: FlowMessage) -> str:
-        """Send `message`; return its key."""
-        return str(self._run(push(self._client, user_id, flow_id, message)))
+    async def wait(self, response_key: str, timeout: float) -> FlowMessage:
+        """Return an answer within `timeout` seconds; raises DeadlineExceededError.
 
-    def reply(self, message: FlowMessage) -> None:
-        """Send a reply as its `reply_data` asks."""
-        self._run(reply(self._client, message, message.reply_data, message_id=new_id()))
+        It is looked for in storage if the question was not asked here, or not to be answered so
+        late.
+        """
+        deadline = time.monotonic() + timeout
+        task = self._tasks.get(response_key)
+        if task is not None:
+            await asyncio.wait((task,), timeout=timeout)
+        if task is None or (task.done() and _is_overdue(task)):
+            left = max(0.0, deadline - time.monotonic())
+            payload = await self._client.wait_entry(response_key, left)
+        elif task.done():
+            payload = task.result()
+        else:
+            raise DeadlineExceededError(f"There was no answer within {timeout:g} s.")
+        return FlowMessage.deserialize(payload)
 
-    def future(self, user_id: str, flow_id: str, message: FlowMessage) -> str:
-        """Send `message`; return the key where the answer will be."""
-        return keys.push_response(self.push(user_id, flow_id, message))
+    def peek(self, response_key: str) -> FlowMessage | None:
+        """Return an answer that has come by now, or None."""
+        task = self._tasks.get(response_key)
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return FlowMessage.deserialize(task.result())
 
-    def wait(self, response_key: str, timeout: float) -> FlowMessage:
-        """Return the answer; DeadlineExceededError after `timeout` seconds."""
-        answer: FlowMessage = self._run(wait_reply(self._client, response_key, timeout))
-        return answer
+    async def close(self) -> None:
+        """Watch for nothing any more."""
+        await cancel_and_wait(self._tasks.values())
 
-    async def wait_async(self, response_key: str, timeout: float) -> FlowMessage:
-        """Do the same as `wait` without blocking the caller's event loop."""
-        return await asyncio.to_thread(self.wait, response_key, timeout)
 
-    def try_read(self, response_key: str) -> FlowMessage | None:
-        """Return the answer if it is there."""
-        answer: FlowMessage | None = self._run(try_reply(self._client, response_key))
-        return answer
+def _is_overdue(task: "asyncio.Task[bytes]") -> bool:
+    return not task.cancelled() and isinstance(task.exception(), DeadlineExceededError)
+
+
+def _seen(task: "asyncio.Task[bytes]") -> None:
+    if not task.cancelled():
+        task.exception()  # it may be that nobody ever asks for it

@@ -8,14 +8,13 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from engine.workers.scheduler import run_scheduler
-
 from engine.colink.client import Client, Connections
 from engine.flows.catalog import DescribedCatalog
 from engine.kits.aio import cancel_and_wait
 from engine.kits.backoff import Backoff
 from engine.workers.get_instance import run_get_instance_worker
 from engine.workers.orders import OperatorsOrders, OperatorUser
+from engine.workers.scheduler import run_scheduler
 
 log = logging.getLogger(__name__)
 

@@ -62,7 +62,7 @@ async def _dispatch(parent: Parent, orders: WorkerOrders) -> None:
     async with Connections() as connections:
         client = connections.client(orders.address, orders.jwt, orders.tls)
         ready, stop = asyncio.Event(), _stop_event()
-        announce = asyncio.create_task(_announce(parent, ready))
+        announce = asyncio.create_task(_announce(parent, ready, orders.name))
         try:
             await run_dispatch_worker(
                 client,
@@ -110,9 +110,10 @@ def _stop_event() -> asyncio.Event:
     return stop
 
 
-async def _announce(parent: Parent, ready: asyncio.Event) -> None:
+async def _announce(parent: Parent, ready: asyncio.Event, name: str) -> None:
     await ready.wait()
     parent.tell({"state": "ready"})
+    log.info("%s is ready", name)
 
 
 def _resolver(environment: Mapping[str, str]) -> Any:

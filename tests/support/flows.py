@@ -1,0 +1,162 @@
+"""Flow classes that tests serve as those of a plugin `test`."""
+
+import asyncio
+import os
+import sys
+import threading
+from typing import Any, ClassVar
+
+from engine.flows import AtomicFlow, CompositeFlow, FlowMessage
+
+
+class Counter(AtomicFlow):
+    """Counts its messages; plain."""
+
+    __default_flow_config: ClassVar[dict[str, Any]] = {
+        "name": "Counter",
+        "description": "",
+        "step": 1,
+        "label": "",
+        "deep": {"a": 1},
+    }
+
+    def set_up_flow_state(self) -> None:
+        self.flow_state = {"count": 0}
+
+    def run(self, input_message: FlowMessage) -> None:
+        self.flow_state["count"] += self.flow_config["step"]
+        data = {"count": self.flow_state["count"], "label": self.flow_config["label"]}
+        self.send_message(self.package_output_message(input_message, data))
+
+
+class AsyncCounter(Counter):
+    """The same, async."""
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        await asyncio.sleep(0)
+        super().run(input_message)
+
+
+class Faulty(AtomicFlow):
+    """Fails in the way that `fault` names, after it has changed its state."""
+
+    __default_flow_config = {"name": "Faulty", "description": ""}  # noqa: RUF012
+
+    def set_up_flow_state(self) -> None:
+        self.flow_state = {"runs": 0}
+
+    def run(self, input_message: FlowMessage) -> None:
+        self.flow_state["runs"] += 1
+        fault = input_message.data.get("fault")
+        if fault == "raise":
+            raise ValueError("no such number")
+        if fault == "exit":
+            sys.exit(3)
+        if fault == "stop":
+            next(iter(()))
+        if fault == "state":
+            self.flow_state["lock"] = threading.Lock()
+        if fault == "message":
+            self.send_message(self.package_output_message(input_message, {"x": {1, 2}}))
+        data = {"runs": self.flow_state["runs"]}
+        self.send_message(self.package_output_message(input_message, data))
+
+
+class AsyncFaulty(Faulty):
+    """The same, async; `hang` never ends, `cancel` cancels itself."""
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        if input_message.data.get("fault") == "hang":
+            self.flow_state["runs"] += 1
+            await asyncio.Event().wait()
+        if input_message.data.get("fault") == "cancel":
+            raise asyncio.CancelledError
+        super().run(input_message)
+
+
+class Unbuildable(AtomicFlow):
+    """Cannot be set up."""
+
+    __default_flow_config = {"name": "Unbuildable", "description": ""}  # noqa: RUF012
+
+    def set_up_flow_state(self) -> None:
+        raise OSError("no disk")
+
+
+class Blocking(CompositeFlow):
+    """Asks its subflow and blocks until the answer is there; plain."""
+
+    __default_flow_config = {  # noqa: RUF012
+        "name": "Blocking",
+        "description": "",
+        "subflows_config": {"below": {"user_id": "local", "flow_endpoint": "below"}},
+    }
+
+    def run(self, input_message: FlowMessage) -> None:
+        below = self.subflows["below"]
+        future = below.get_reply_future(self.package_input_message(input_message.data))
+        data = future.get_data(input_message.data.get("wait"))
+        self.send_message(self.package_output_message(input_message, {"below": data}))
+
+
+class Awaiting(Blocking):
+    """Asks its subflow several times at once and awaits the answers; async."""
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        below = self.subflows["below"]
+
+        async def one(_: int) -> Any:
+            return await below.get_reply_future(self.package_input_message(input_message.data))
+
+        answers = await asyncio.gather(*(one(number) for number in range(3)))
+        self.send_message(self.package_output_message(input_message, {"below": answers}))
+
+
+class Telling(CompositeFlow):
+    """Sends its subflow two messages that nobody answers, and tells the caller at once."""
+
+    __default_flow_config = Blocking._Blocking__default_flow_config  # type: ignore[attr-defined]
+
+    def run(self, input_message: FlowMessage) -> None:
+        for _ in range(2):
+            self.subflows["below"].send_message(self.package_input_message({}))
+        self.send_message(self.package_output_message(input_message, {"told": 2}))
+
+
+class Secretive(AtomicFlow):
+    """Answers with how long its key is."""
+
+    __default_flow_config = {"name": "Secretive", "description": "", "key": "none"}  # noqa: RUF012
+
+    def run(self, input_message: FlowMessage) -> None:
+        data = {"length": len(self.flow_config["key"])}
+        self.send_message(self.package_output_message(input_message, data))
+
+
+class Gate(Counter):
+    """Counts, after it has waited until the test lets it go on."""
+
+    started: ClassVar[asyncio.Event]
+    go_on: ClassVar[asyncio.Event]
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        self.started.set()
+        await self.go_on.wait()
+        super().run(input_message)
+
+
+class Stuck(Counter):
+    """Counts, but the first time in a process that is told so it says so and never ends."""
+
+    def run(self, input_message: FlowMessage) -> None:
+        if os.environ.get("STUCK"):
+            print("running", flush=True)
+            threading.Event().wait()
+        super().run(input_message)
+
+
+ALL = [
+    *(Gate, Stuck),
+    *(Counter, AsyncCounter, Faulty, AsyncFaulty, Unbuildable),
+    *(Blocking, Awaiting, Telling, Secretive),
+]
