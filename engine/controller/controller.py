@@ -146,6 +146,9 @@ class Controller:
                 "Name those to take down, or use --all.",
             )
         chosen = list(names) or sorted(self._loops)
+        if not chosen:
+            yield _result(_CONVERGED, "Nothing was applied.", ())
+            return
         for name in chosen:
             if name not in self._loops:
                 known = ", ".join(sorted(self._loops)) or "none is"

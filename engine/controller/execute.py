@@ -254,7 +254,7 @@ class Executor:
             return
         server = self._client_of(record.user_id)
         if server is not None:
-            await instances.delete_instance(server, record.flow_id, recursive=True, keep_singleton=True)
+            await instances.delete_instance(server, record.flow_id, client_id=session.user_id)
         await session.client.delete_many([keys.engine_mount(step.name)])
 
     async def _mount_record(self, client: Client, step: Step) -> MountRecord:

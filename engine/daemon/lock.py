@@ -2,10 +2,35 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 
 from engine.model.errors import LockHeldError
+
+_LOOK = 0.02
+"""Seconds between two looks at the lock; the kernel can only wait for it without an end."""
+
+
+def wait_released(file: Path, timeout: float) -> bool:
+    """Wait until no engine holds the lock in `file`; False when `timeout` seconds were too few."""
+    end = time.monotonic() + timeout
+    while _is_held(file):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_LOOK)
+    return True
+
+
+def _is_held(file: Path) -> bool:
+    try:
+        with file.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 class EngineLock:

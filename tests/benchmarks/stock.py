@@ -38,14 +38,29 @@ def ask(proxy):
 def throughput(server, address, token, in_flight):
     """Messages per second through a parallel flow with two dispatch worker processes."""
     serving.serve_flow(
-        server, "stock_flows.ReverseAtomic", "parallel", dispatch_point="bench_dispatch",
+        server,
+        "stock_flows.ReverseAtomic",
+        "parallel",
+        dispatch_point="bench_dispatch",
         parallel_dispatch=True,
     )
     workers = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "aiflows.workers.dispatch_worker",
-             "--addr", address, "--jwt", token, "--dispatch_point", "bench_dispatch"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-m",
+                "aiflows.workers.dispatch_worker",
+                "--addr",
+                address,
+                "--jwt",
+                token,
+                "--dispatch_point",
+                "bench_dispatch",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         for _ in range(2)
     ]
@@ -80,9 +95,7 @@ def main():
     serving.serve_flow(client, "stock_flows.ReverseAtomic", "reverse", singleton=True)
     serving.serve_flow(client, "stock_flows.ReverseTwice", "twice")
     subflow = {"user_id": server.get_user_id()}
-    overrides = {
-        "subflows_config": {"first_reverse_flow": subflow, "second_reverse_flow": subflow}
-    }
+    overrides = {"subflows_config": {"first_reverse_flow": subflow, "second_reverse_flow": subflow}}
 
     def get_twice():
         return serving.get_flow_instance(client, "twice", config_overrides=overrides)

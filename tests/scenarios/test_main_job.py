@@ -154,6 +154,18 @@ def test_down_removes_what_the_manifest_owns_and_keeps_identities(
     assert mount["flow_id"] == twice
 
 
+def test_down_all_returns_when_the_engine_and_all_it_started_have_ended(
+    engine: EngineCommand, demo: Path
+) -> None:
+    engine("apply", demo)
+    engine("down", "reverse-number")
+    assert engine.processes()
+    done = engine("down", "--all")
+    assert "Nothing was applied" in done.stdout
+    # The engine's own process has given up its lock, and needs a moment to leave.
+    assert not psutil.wait_procs(engine.processes(), timeout=2)[1]
+
+
 def test_a_killed_worker_comes_back_and_the_others_are_not_disturbed(
     engine: EngineCommand, demo: Path
 ) -> None:

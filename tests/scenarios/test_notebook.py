@@ -31,7 +31,7 @@ INSTANCE: Tree = {"init": {}, "config_overrides": {}, "state": {}}
 
 
 def tree(printed: str) -> Tree:
-    """Return what was printed as a tree: names by indentation, a slash behind those without value."""
+    """Return what was printed as a tree: names by indentation, directories end in a slash."""
     root: Tree = {}
     path = [root]
     for line in printed.splitlines():
@@ -166,7 +166,7 @@ def test_the_core_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
                 process.stdin.write(b"\n")
                 process.stdin.flush()
                 assert process.wait(20) == 0
-        gone, alive = psutil.wait_procs(children, timeout=10)
+        _, alive = psutil.wait_procs(children, timeout=10)
         assert not alive
         if end == "over":
             assert len(list(tmp_path.glob("colink-core-*"))) == 1, "only that of the killed one"

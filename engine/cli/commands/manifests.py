@@ -14,7 +14,9 @@ from engine.cli.exit_codes import ExitCode
 from engine.cli.options import Files, Format, Output, Timeout, Yes
 from engine.cli.session import Session, session_of
 from engine.daemon.client import ControlClient
+from engine.daemon.lock import wait_released
 from engine.model.errors import (
+    DeadlineExceededError,
     EngineNotRunningError,
     InvalidManifestError,
     NotFoundError,
@@ -136,7 +138,13 @@ def down(
     session.on_interrupt = _GOES_ON
     body = {"names": names or [], "all": everything, "purge": purge, "timeout": timeout}
     lines = client.stream("POST", "/v1/down", body, timeout=timeout + _GRACE)
-    return int(_follow(lines, "taking down", output_format)["exit_code"])
+    code = int(_follow(lines, "taking down", output_format)["exit_code"])
+    if everything and not wait_released(session.home().lock, timeout):
+        raise DeadlineExceededError(
+            "The engine has not ended yet: something it drains is still at work.",
+            "What it does: engine logs engine",
+        )
+    return code
 
 
 def _nothing_is_applied(session: Session) -> bool:

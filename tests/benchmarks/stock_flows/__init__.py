@@ -2,3 +2,5 @@
 
 from .reverse_atomic import ReverseAtomic
 from .reverse_twice import ReverseTwice
+
+__all__ = ["ReverseAtomic", "ReverseTwice"]
