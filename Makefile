@@ -26,7 +26,7 @@ demo: setup ## serve two users' flows, call them, and leave the engine running
 	@BIN=$(BIN) DEMO_HOME=$(DEMO_HOME) sh docs/demo.sh
 
 test: setup ## the whole test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=4 --dist=worksteal
 
 lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
