@@ -6,6 +6,7 @@ The supervisor decides nothing about *what* shall run; the controller tells it w
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,10 @@ HEALTHY_AFTER = 10.0
 """Seconds of running after which earlier crashes are forgotten."""
 DRAIN_TIMEOUT = 30.0
 """Seconds that a process may take to finish what it does before it is killed."""
+
+_LAST_BYTES = 4096
+_NOTE = re.compile(r"\S+ \S+ (?:DEBUG|INFO) ")
+"""A line that our processes log when nothing is wrong; see the format in their `main`."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ class _Keeper:
 
     async def _run_once(self) -> str:
         """Start the process, follow it to its end, and return why it ended."""
+        begin = _size(self.spec.log)
         try:
             self._child = child = await ChildProcess.start(
                 self.spec.command,
@@ -119,7 +125,7 @@ class _Keeper:
             while (line := await child.next_line()) is not None:
                 last = await self._heard(line) or last
             code = await child.wait()
-            return f"{_ended(code)}: {last or _last_words(self.spec.log)}".rstrip(": ")
+            return f"{_ended(code)}: {last or _last_words(self.spec.log, begin)}".rstrip(": ")
         finally:
             child.kill()
 
@@ -279,12 +285,23 @@ def _ended(code: int) -> str:
     return f"ended by signal {-code}" if code < 0 else f"exited with code {code}"
 
 
-def _last_words(log: Path, size: int = 4096) -> str:
-    """Return the last line that is not blank in the log: in Python, the exception."""
+def _size(log: Path) -> int:
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0
+
+
+def _last_words(log: Path, begin: int) -> str:
+    """Return the last line that the log has from `begin` on: in Python, the exception.
+
+    Blank lines, and what a process only noted while all was well, do not count.
+    """
     try:
         with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - size))
+            file.seek(max(begin, file.seek(0, 2) - _LAST_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    told = (line.strip() for line in reversed(lines))
+    return next((line for line in told if line and not _NOTE.match(line)), "")

@@ -89,6 +89,15 @@ async def test_a_crash_loop_is_told_with_the_last_words(changes: Changes, tmp_pa
     assert "next start in" in status.message
 
 
+async def test_what_an_earlier_process_said_or_a_mere_note_is_no_last_word(
+    changes: Changes, tmp_path: Path
+) -> None:
+    (tmp_path / "log").write_text("ZeroDivisionError: long ago\n")
+    note = "import os; print('2026-01-01 00:00:00,000 INFO main: ready', flush=True); os._exit(3)"
+    with pytest.raises(EngineError, match="crash loop: exited with code 3; next start"):
+        await changes.supervisor.ensure(spec(tmp_path, note))
+
+
 async def test_the_same_process_only_gets_the_new_line(changes: Changes, tmp_path: Path) -> None:
     first = await changes.supervisor.ensure(spec(tmp_path, SERVES))
     await changes.supervisor.ensure(spec(tmp_path, SERVES, n=2))
