@@ -38,4 +38,4 @@ bench: setup ## measure, beside stock aiflows 1.1.1; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks
 
 clean: ## remove the virtual environment and the caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
