@@ -4,7 +4,15 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.commands import call, installed, manifests, observing, starting, users
+from engine.cli.commands import (
+    call,
+    generations,
+    installed,
+    manifests,
+    observing,
+    starting,
+    users,
+)
 from engine.cli.exit_codes import ExitCode
 from engine.cli.session import session_of
 
@@ -33,6 +41,9 @@ def build() -> typer.Typer:
         call.call,
         observing.logs,
         observing.events,
+        generations.history,
+        generations.diff,
+        generations.rollback,
         observing.storage,
         installed.plugins,
         installed.flows,

@@ -228,6 +228,17 @@ def event(value: Json, zone: tzinfo | None = None) -> str:
     return "  ".join([moment, value["type"], *filter(None, cells)])
 
 
+def history(value: Sequence[Json], zone: tzinfo | None = None) -> str:
+    """Return generations, oldest first: number, time, result, and below it what was done."""
+    lines: list[str] = []
+    for one in value:
+        moment = datetime.fromtimestamp(one["time"], tz=zone).strftime("%Y-%m-%d %H:%M:%S")
+        lines.append(f"{one['generation']:>4}  {moment}  {one['result']}")
+        lines += [f"      {one_line(step)}" for step in one["steps"]]
+        lines += [f"      ! {one_line(one['message'])}"] if one["message"] else []
+    return "\n".join(lines)
+
+
 def events(value: Sequence[Json], zone: tzinfo | None = None) -> str:
     """Return events, one a line, in the order given."""
     return "\n".join(event(one, zone) for one in value)

@@ -13,6 +13,7 @@ from typing import Any
 from engine.controller.applied import AppliedRecord, AppliedStore
 from engine.controller.cores import Cores
 from engine.controller.events import EventLog
+from engine.controller.history import History
 from engine.controller.manifest_loop import ManifestLoop, World
 from engine.controller.plugins import Plugins
 from engine.controller.sessions import Sessions
@@ -61,6 +62,7 @@ class Controller:
             workloads=Workloads(home, supervisor),
             plugins=plugins,
             applied=self._applied,
+            history=History(home.history),
             manifests_of=self._manifests_of,
         )
         self._loops: dict[str, ManifestLoop] = {}
@@ -198,7 +200,11 @@ class Controller:
                     f"Run `engine down {loop.name}` first, or give it the old name.",
                 )
         loop = self._loops.get(manifest.name) or self._add_loop(
-            AppliedRecord(manifest.name, manifest.file, 0, ""), {**os.environ, **environment}
+            # Generations are counted on from those of an earlier life.
+            AppliedRecord(
+                manifest.name, manifest.file, self._world.history.newest(manifest.name), ""
+            ),
+            {**os.environ, **environment},
         )
         loop.take_over(manifest, {**os.environ, **environment})
         self._set_watch()

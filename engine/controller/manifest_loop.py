@@ -18,6 +18,8 @@ from engine.controller.applied import AppliedRecord, AppliedStore
 from engine.controller.cores import Cores
 from engine.controller.events import EventLog
 from engine.controller.execute import Executor
+from engine.controller.history import CONVERGED, FAILED, Generation, History
+from engine.controller.journal import Journal
 from engine.controller.observe import observe
 from engine.controller.plugins import Plugins
 from engine.controller.sessions import Sessions
@@ -38,6 +40,7 @@ from engine.reconcile.planner import plan as make_plan
 from engine.reconcile.planner import plan_removal
 from engine.reconcile.state import Desired, Observed
 from engine.reconcile.steps import Plan
+from engine.reconcile.text import step_text
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +63,7 @@ class World:
     workloads: Workloads
     plugins: Plugins
     applied: AppliedStore
+    history: History
     manifests_of: Callable[[str], tuple[str, ...]]
 
 
@@ -79,6 +83,7 @@ class ManifestLoop:
         self._seen: str | None = None
         self._generation = record.generation
         self._made = 0
+        self._journal = Journal(world.history)
         self._removing = record.removing
         self._faults: tuple[Fault, ...] = ()
         self._failures: dict[str, str] = {}
@@ -107,6 +112,7 @@ class ManifestLoop:
 
     def start(self) -> None:
         """Run the loop from now on."""
+        self._journal.resume(self.name, self._generation)
         self._task = asyncio.create_task(self._run(), name=f"manifest {self.name}")
 
     async def close(self) -> None:
@@ -222,6 +228,8 @@ class ManifestLoop:
         failures: dict[str, str] = {}
         for rounds_left in reversed(range(_ROUNDS)):
             plan = self._make_plan(wanted, observed, removing)
+            if not removing:
+                self._journal.note(steps=tuple(step_text(step) for step in plan.steps))
             failures = {problem.resource: problem.message for problem in plan.problems}
             if not plan.steps:
                 break
@@ -234,11 +242,16 @@ class ManifestLoop:
                 break
         self._failures, self._desired, self._observed = failures, wanted, observed
         if failures:
+            told = "; ".join(f"{resource}: {message}" for resource, message in failures.items())
+            self._journal.note(result=FAILED, message=told)
             return
         if removing:
+            if removing == "purge":
+                self._world.history.forget(self.name)
             self.removed = True
             return
         self._made = self._generation
+        self._journal.note(result=CONVERGED, message="")
         if self.manifest is not None:
             self._remember(_own_users(self.manifest))
 
@@ -281,6 +294,10 @@ class ManifestLoop:
         self._faults = ()
         if content != self._text or self._generation == 0:
             self._generation += 1
+            now = self._world.clock.now()
+            self._journal.begin(
+                Generation(self.name, self._generation, now, self.file, content or "")
+            )
         self._text, self.manifest = content or "", manifest
         self._remember(self.users | _own_users(manifest))
 

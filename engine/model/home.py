@@ -41,6 +41,11 @@ class Home:
         return self.path / "applied.json"
 
     @property
+    def history(self) -> Path:
+        """The generations of the manifests that were applied: a folder for each manifest."""
+        return self.path / "history"
+
+    @property
     def events(self) -> Path:
         """What the engine did and why, a JSON object a line."""
         return self.path / "events.ndjson"

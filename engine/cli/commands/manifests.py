@@ -90,6 +90,31 @@ def apply(
 
         paths = [Path(file) for file in checked.files]
         return engine.run_foreground(session.folder(), paths, checked.environment)
+    return _apply_checked(
+        session, checked, wait=wait, timeout=timeout, yes=yes, output_format=output_format
+    )
+
+
+def apply_files(
+    session: Session, files: Sequence[Path], *, timeout: float, yes: bool, output_format: Format
+) -> int:
+    """Check and apply `files` as the command `apply` does, and wait; return the exit code."""
+    checked = _check(files)
+    return _apply_checked(
+        session, checked, wait=True, timeout=timeout, yes=yes, output_format=output_format
+    )
+
+
+def _apply_checked(
+    session: Session,
+    checked: "Checked",
+    *,
+    wait: bool,
+    timeout: float,
+    yes: bool,
+    output_format: Format,
+) -> int:
+    """Let the engine take over manifests that have been checked; return the exit code."""
     client = session.ensure()
     session.on_interrupt = _GOES_ON
     if not yes and output_format is Format.TEXT and output.interactive():

@@ -1,0 +1,102 @@
+"""The generations of every manifest: what was wanted, what was done for it, and how it went.
+
+One file each below ENGINE_HOME, readable without an engine. Texts are kept as they were written, so
+a secret is in them only if somebody wrote it into a manifest.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.kits.files import private_folder, write_atomically
+from engine.model.errors import NotFoundError
+
+KEPT = 100
+"""So many generations of a manifest are kept."""
+
+PROGRESSING, CONVERGED, FAILED = "Progressing", "Converged", "Failed"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generation of a manifest.
+
+    `time` is when it was first seen, in Unix seconds; `steps` are the lines of the first plan made
+    for it; `result` is Progressing, Converged or Failed, and `message` says what failed.
+    """
+
+    manifest: str
+    generation: int
+    time: float
+    file: str
+    text: str
+    steps: tuple[str, ...] = ()
+    result: str = PROGRESSING
+    message: str = ""
+
+
+class History:
+    """The generations in the folder `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, generation: Generation) -> None:
+        """Keep a generation, in place of what was known of it; the oldest are forgotten.
+
+        Raises OSError when the disk is full.
+        """
+        folder = private_folder(self._folder / generation.manifest)
+        text = json.dumps(asdict(generation), indent=1)
+        write_atomically(folder / f"{generation.generation:08d}.json", text.encode())
+        for old in sorted(folder.glob("*.json"))[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+    def manifests(self) -> list[str]:
+        """Return the names of the manifests that have a history."""
+        return sorted(folder.name for folder in self._folder.glob("*/"))
+
+    def all(self, manifest: str) -> list[Generation]:
+        """Return the generations of a manifest that are kept, oldest first."""
+        files = sorted((self._folder / manifest).glob("*.json"))
+        return [found for found in map(_read, files) if found is not None]
+
+    def newest(self, manifest: str) -> int:
+        """Return the number of the newest generation that is kept, 0 when there is none."""
+        known = self.all(manifest)
+        return known[-1].generation if known else 0
+
+    def get(self, manifest: str, generation: int) -> Generation:
+        """Return one generation; NotFoundError names those that are kept."""
+        known = self.all(manifest)
+        for found in known:
+            if found.generation == generation:
+                return found
+        raise NotFoundError(
+            f"There is no generation {generation} of {manifest}.", _known(known, self.manifests())
+        )
+
+    def forget(self, manifest: str) -> None:
+        """Delete what is kept of a manifest."""
+        folder = self._folder / manifest
+        for file in folder.glob("*.json"):
+            file.unlink(missing_ok=True)
+        if folder.is_dir():
+            folder.rmdir()
+
+
+def _read(file: Path) -> Generation | None:
+    try:
+        fields = json.loads(file.read_text())
+        return Generation(**(fields | {"steps": tuple(fields["steps"])}))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _known(generations: Iterable[Generation], manifests: Iterable[str]) -> str:
+    numbers = ", ".join(str(found.generation) for found in generations)
+    if numbers:
+        return f"Kept are: {numbers}."
+    names = ", ".join(manifests)
+    return f"There is a history of: {names}." if names else "No manifest was applied here yet."
