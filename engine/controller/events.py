@@ -52,11 +52,17 @@ class EventLog:
         """Return the events that are kept, oldest first."""
         return list(self._events)
 
-    async def follow(self) -> AsyncGenerator[Event, None]:
-        """Yield every event from now on."""
+    async def follow(self, *, recent: bool = False) -> AsyncGenerator[Event, None]:
+        """Yield every event from now on; with `recent`, those that are kept before, none left out.
+
+        "Now" is when the first event is asked for.
+        """
         queue: asyncio.Queue[Event] = asyncio.Queue()
+        kept = self.recent() if recent else []
         self._followers.add(queue)
         try:
+            for event in kept:
+                yield event
             while True:
                 yield await queue.get()
         finally:

@@ -182,10 +182,13 @@ class ControlServer:
         follow = request.query.get("follow", "0") == "1"
 
         async def lines() -> AsyncIterator[Mapping[str, Any]]:
-            for event in self._controller.events.recent():
-                yield asdict(event)
-            if follow:
-                async for event in self._controller.events.follow():
+            log = self._controller.events
+            if not follow:
+                for event in log.recent():
+                    yield asdict(event)
+                return
+            async with contextlib.aclosing(log.follow(recent=True)) as events:
+                async for event in events:
                     yield asdict(event)
 
         return await _stream(request, lines())

@@ -48,6 +48,20 @@ async def test_a_follower_gets_what_comes(tmp_path: Path) -> None:
     await following.aclose()
 
 
+async def test_what_happens_while_the_kept_events_are_told_is_told_after_them(
+    tmp_path: Path,
+) -> None:
+    log = EventLog(tmp_path / "events", ManualClock())
+    log.add("Started", "first")
+    log.add("Started", "second")
+    following = log.follow(recent=True)
+    told = [(await anext(following)).message]
+    log.add("Started", "meanwhile")
+    told += [(await anext(following)).message for _ in range(2)]
+    assert told == ["first", "second", "meanwhile"]
+    await following.aclose()
+
+
 def test_a_full_disk_does_not_stop_the_engine(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "no such folder" / "events", ManualClock())
     log.add("Started", "in memory")
