@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 RESYNC = 15.0
 """Seconds after which a loop that nothing woke looks for drift."""
+_ROUNDS = 4
+"""So often a turn plans; what the last of these plans would still do is a failure."""
 _JOIN = 0.05
 """Seconds in which several wake-ups count as one."""
 
@@ -190,8 +192,7 @@ class ManifestLoop:
             self._wake.clear()
             asked = self._asked
             try:
-                if not await self._turn():
-                    continue
+                await self._turn()
             except EngineError as error:
                 self._failures = {self.name: str(error)}
             except Exception as error:
@@ -206,44 +207,56 @@ class ManifestLoop:
                 await asyncio.wait_for(self._wake.wait(), pause)
             await asyncio.sleep(_JOIN)
 
-    async def _turn(self) -> bool:
+    async def _turn(self) -> None:
         """One turn: read, decide, act, and look once more at what came of it.
 
-        Returns False when another turn has to follow at once, because this one only came as far as
-        seeing what else is to be taken down.
+        What a plan makes can be what another step was waiting to see (an identity that others
+        refer to, storage that could not be read before), so it goes on until nothing is left.
         """
         removing = self._removing
         catalog = await self._world.plugins.catalog()
         if not removing or self.manifest is None:
             await self._reload(catalog)
         wanted = self._want(catalog, removing)
-        plan = self._make_plan(wanted, await self._observe(wanted), removing)
-        failures = {problem.resource: problem.message for problem in plan.problems}
-        if plan.steps:
-            executor = Executor(
-                self._world.cores,
-                self._world.sessions,
-                self._world.workloads,
-                catalog=catalog,
-                core=self._core,
-                environment=self._referenced(),
-                manifest=self.manifest,
-                desired=wanted,
-                tell=self._tell,
-            )
-            failures |= await executor.execute(plan)
-        self._failures = failures
-        self._desired = wanted
-        self._observed = await self._observe(wanted)
+        observed = await self._observe(wanted)
+        failures: dict[str, str] = {}
+        for rounds_left in reversed(range(_ROUNDS)):
+            plan = self._make_plan(wanted, observed, removing)
+            failures = {problem.resource: problem.message for problem in plan.problems}
+            if not plan.steps:
+                break
+            if not rounds_left:
+                failures |= {step.id: f"does not stay done: {step.cause}" for step in plan.steps}
+                break
+            failures |= await self._execute(plan, wanted, catalog)
+            observed = await self._observe(wanted)
+            if failures:
+                break
+        self._failures, self._desired, self._observed = failures, wanted, observed
         if failures:
-            return True
+            return
         if removing:
-            self.removed = self._make_plan(wanted, self._observed, removing).empty
-            return self.removed
+            self.removed = True
+            return
         self._made = self._generation
         if self.manifest is not None:
             self._remember(_own_users(self.manifest))
-        return True
+
+    async def _execute(
+        self, plan: Plan, wanted: Desired, catalog: DescribedCatalog
+    ) -> Mapping[str, str]:
+        executor = Executor(
+            self._world.cores,
+            self._world.sessions,
+            self._world.workloads,
+            catalog=catalog,
+            core=self._core,
+            environment=self._referenced(),
+            manifest=self.manifest,
+            desired=wanted,
+            tell=self._tell,
+        )
+        return await executor.execute(plan)
 
     async def _reload(self, catalog: DescribedCatalog) -> None:
         """Read the file if its content changed; a faulty one changes nothing but the status."""

@@ -22,6 +22,8 @@ from engine.reconcile.state import (
 )
 from engine.reconcile.steps import CORE, step_id, user_step
 
+_EFFECT = ("flow", State.DEGRADED)
+
 
 def conditions(
     desired: Desired,
@@ -151,8 +153,7 @@ class _Look:
         workers = self._workers.get((flow.user, f"dispatch:{flow.dispatch_point}"), [])
         if any(worker.state is State.READY for worker in workers):
             return State.READY, ""
-        why = next((worker.message for worker in workers if worker.message), "none runs")
-        return State.DEGRADED, f"no worker is ready at {flow.dispatch_point}: {why}"
+        return State.DEGRADED, f"no worker is ready at {flow.dispatch_point}"
 
     def _mount(self, mount: DesiredMount) -> MountStatus:
         there = self._mounts.get((mount.user, mount.name))
@@ -185,12 +186,16 @@ class _Look:
 
 
 def _unready(user: str, status: UserStatus) -> Iterable[str]:
+    """Yield a line for each resource that is not ready, but for what only follows from another.
+
+    A flow is degraded when its workers are not ready: those are told, with the cause.
+    """
     for worker in status.workers:
         if worker.state is not State.READY:
             yield f"worker {user}/{worker.name} is {worker.state.value}: {worker.message}"
     for kind, found in (("flow", status.flows), ("mount", status.mounts)):
         for name, resource in found.items():
-            if resource.state is not State.READY:
+            if resource.state is not State.READY and (kind, resource.state) != _EFFECT:
                 yield f"{kind} {user}/{name} is {resource.state.value}: {resource.message}"
 
 

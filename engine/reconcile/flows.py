@@ -46,7 +46,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str
 def _flow(
     flow: DesiredFlow, there: ObservedFlow | None, want: FlowRecord, others: Collection[str]
 ) -> Step | Problem | None:
-    waits = (ids.CORE, ids.user_step(flow.user))
+    # The record names the users of subflows by their ids, so these must be there first.
+    users = {flow.user, *(subflow.user_id for subflow in flow.subflows.values())}
+    waits = (ids.CORE, *(ids.user_step(user) for user in users))
 
     def step(action: Any, cause: str, changes: Iterable[str] = ()) -> Step:
         return Step(action, "flow", flow.user, flow.endpoint, cause, waits, tuple(sorted(changes)))
