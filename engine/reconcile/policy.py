@@ -29,7 +29,7 @@ MOUNT_FIELDS = {
     "config_overrides": Effect.RECONFIGURE,
     "initial_state": Effect.NEW_ONLY,
 }
-_SAID = {"tree": "the class of a flow that it reaches"}
+_SAID = {"tree": "the class of a flow that the mount reaches"}
 
 
 def docs_table() -> str:
