@@ -15,9 +15,12 @@ class Format(StrEnum):
 
 
 Output = Annotated[
-    Format, typer.Option("-o", "--output", help="Print text for people or JSON for programs.")
+    Format,
+    typer.Option("-o", "--output", metavar="FORMAT", help="text for people, or json for programs."),
 ]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Manifests, YAML.")]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait at most.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Manifests.")]
+Timeout = Annotated[
+    float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait at most.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is lost.")]
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on until Ctrl-C.")]

@@ -22,8 +22,9 @@ PROGRESSING, CONVERGED, FAILED = "Progressing", "Converged", "Failed"
 class Generation:
     """One generation of a manifest.
 
-    `time` is when it was first seen, in Unix seconds; `steps` are the lines of the first plan made
-    for it; `result` is Progressing, Converged or Failed, and `message` says what failed.
+    `time` is when it was first seen, in Unix seconds; `steps` are the lines of what was planned for
+    it until it had converged; `result` is Progressing, Converged or Failed, and `message` says what
+    failed.
     """
 
     manifest: str

@@ -174,6 +174,7 @@ class ManifestLoop:
             workers=self._world.workloads.observed(),
             flows=observed.flows,
             mounts=observed.mounts,
+            unseen=observed.unseen,
         )
         self._status = conditions(
             self._desired or Desired(self.name, file=self.file),

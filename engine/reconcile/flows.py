@@ -1,9 +1,10 @@
 """Planning served flows. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.kits.digest import canonical_json
+from engine.model.secrets import WRAPPER, is_wrapper
 from engine.reconcile import steps as ids
 from engine.reconcile.policy import FLOW_FIELDS, Effect
 from engine.reconcile.records import RELEASED, FlowRecord, Resolver
@@ -12,6 +13,8 @@ from engine.reconcile.steps import Problem, Step
 
 _ENTRIES = ("flow_class_name", "singleton", "parallel_dispatch", "dispatch_point")
 _SHOWN = 40
+_LISTED = 3
+"""Changes that a cause lists for each field."""
 
 
 def plan_flows(
@@ -35,12 +38,31 @@ def plan_flows(
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields that differ, each with `old → new` for people."""
+    """Return the fields that differ, each with `path: old → new` of what differs in it."""
     return {
-        name: f"{_shown(old.get(name))} → {_shown(new.get(name))}"
+        name: _listed(list(_changes(name, old.get(name), new.get(name))))
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     }
+
+
+def _changes(path: str, old: Any, new: Any) -> Iterator[str]:
+    """Yield `path: old → new` for each value that differs; mappings are gone into."""
+    if not (_is_branch(old) and _is_branch(new)):
+        yield f"{path}: {_shown(old)} → {_shown(new)}"
+        return
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            yield from _changes(f"{path}.{key}", old.get(key), new.get(key))
+
+
+def _is_branch(value: Any) -> bool:
+    return isinstance(value, Mapping) and not is_wrapper(value)
+
+
+def _listed(changes: Sequence[str]) -> str:
+    more = len(changes) - _LISTED
+    return "; ".join(changes[:_LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _flow(
@@ -70,7 +92,7 @@ def _flow(
     changed = differences(there.record.values(), want.values())
     if changed:
         replaced = any(FLOW_FIELDS[name] is Effect.REPLACE for name in changed)
-        cause = "; ".join(f"{name}: {change}" for name, change in changed.items())
+        cause = "; ".join(changed.values())
         return step("replace" if replaced else "update", cause, changed)
     drift = _drift(there, there.record)
     if drift:
@@ -101,5 +123,9 @@ def _delete(flow: ObservedFlow, observed: Observed, manifest: str) -> Step:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "(none)"
+    if is_wrapper(value):
+        value = value[WRAPPER]
     text = value if isinstance(value, str) else canonical_json(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -188,6 +188,7 @@ class Observed:
 
     `users` has the identities on this machine by name; users that are foreign need not be in it.
     With `core_ready` False the core does not answer, and the rest is what could be seen without it.
+    `unseen` names the users whose storage could not be read, though something may stand in it.
     """
 
     core_ready: bool
@@ -195,6 +196,7 @@ class Observed:
     workers: tuple[ObservedWorker, ...] = ()
     flows: tuple[ObservedFlow, ...] = ()
     mounts: tuple[ObservedMount, ...] = ()
+    unseen: frozenset[str] = frozenset()
 
     @property
     def user_ids(self) -> Mapping[str, str]:

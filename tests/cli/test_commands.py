@@ -33,7 +33,7 @@ def test_status_as_json_without_an_engine_keeps_its_shape(run):
     code, out, _ = run("status", "-o", "json")
     assert code == 0
     assert json.loads(out) == {
-        "core": {"kind": "embedded", "address": "", "ready": False},
+        "core": {"kind": "embedded", "address": "", "ready": False, "message": ""},
         "manifests": [],
     }
 

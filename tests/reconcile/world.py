@@ -65,6 +65,14 @@ class World:
     mounts: dict[tuple[str, str], ObservedMount] = field(default_factory=dict)
     made: int = 0
 
+    def unconnected(self) -> Observed:
+        """Return what a fresh engine sees: identities, but neither core, processes nor storage."""
+        return Observed(
+            core_ready=False,
+            users={name: replace(user, ready=False) for name, user in self.users.items()},
+            unseen=frozenset(self.users),
+        )
+
     def observed(self, *, backwards: bool = False) -> Observed:
         """Return all that is there, in one order or the other."""
         turn = -1 if backwards else 1

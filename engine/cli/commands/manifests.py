@@ -37,7 +37,10 @@ _LOSING = ("delete", "replace")
 
 
 def validate(files: Files, output_format: Output = Format.TEXT) -> int:
-    """Check manifests and print all their faults; touches nothing."""
+    """Check manifests; touches nothing.
+
+    Prints all faults, each with file, line, column and what to do.
+    """
     try:
         _check(files)
     except InvalidManifestError as error:
@@ -54,13 +57,16 @@ def validate(files: Files, output_format: Output = Format.TEXT) -> int:
 
 def plan(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A manifest, YAML.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A manifest.")],
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit with 2 if there are changes.")
     ] = False,
     output_format: Output = Format.TEXT,
 ) -> int:
-    """Print what apply would do, one line a step with its cause; writes nothing."""
+    """Print what apply would do; writes nothing.
+
+    One line a step, with its cause and what it waits for.
+    """
     plans = _plans(session_of(context), _check([file]))
     _show_plans(plans, output_format)
     changes = any(plan["changes"] for plan in plans)
@@ -79,7 +85,11 @@ def apply(
     ] = False,
     output_format: Output = Format.TEXT,
 ) -> int:
-    """Make it so: start the engine if none runs, converge, and keep it so from then on."""
+    """Make it so, and keep it so.
+
+    Starts the engine in the background if none runs, waits until all is as declared, and leaves
+    the engine to watch the files. What is deleted or replaced is asked for at a terminal.
+    """
     session = session_of(context)
     checked = _check(files)
     if dry_run:
@@ -135,7 +145,10 @@ def _apply_checked(
 def down(
     context: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Names of applied manifests.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME...]", help="Names of applied manifests; default: the one there is."
+        ),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All manifests, and the engine itself.")
@@ -147,14 +160,22 @@ def down(
     yes: Yes = False,
     output_format: Output = Format.TEXT,
 ) -> int:
-    """Unserve and stop what manifests own; identities and data stay, unless --purge."""
+    """Unserve and stop what manifests own.
+
+    Identities and data stay, unless --purge: a later apply finds them again.
+    """
     if names and everything:
         raise UsageError("Name the manifests to take down, or use --all, but not both.")
     session = session_of(context)
     if _nothing_is_applied(session):
         if names:
             raise NotFoundError(f"No manifest {names[0]} is applied in {session.folder()}.")
-        output.complain(f"Nothing is applied in {session.folder()}, and no engine is running.")
+        message = f"Nothing is applied in {session.folder()}, and no engine is running."
+        if output_format is Format.JSON:
+            result = {"type": "result", "exit_code": 0, "message": message, "manifests": []}
+            output.show_json_line(result)
+        else:
+            output.complain(message)
         return ExitCode.DONE
     if purge and not yes and output.interactive():
         typer.confirm("Delete the identities and all data of these users for ever?", abort=True)

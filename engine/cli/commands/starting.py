@@ -32,7 +32,10 @@ def init(
 
 
 def schema() -> int:
-    """Print the manifest's JSON Schema, with the flow classes that are installed."""
+    """Print the JSON Schema of manifests.
+
+    It has the flow classes that are installed, so that an editor can offer them.
+    """
     from engine.cli.installation import catalog  # imports all plugins
     from engine.loading import schema as manifest_schema
 
@@ -41,7 +44,10 @@ def schema() -> int:
 
 
 def core(context: typer.Context) -> int:
-    """Run the embedded core alone, in the foreground; all arguments are those of colink-server."""
+    """Run the embedded core alone, in the foreground.
+
+    All arguments are those of colink-server.
+    """
     from engine.core.main import main  # gRPC
 
     return int(main(context.args) or ExitCode.DONE)
