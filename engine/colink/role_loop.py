@@ -43,6 +43,8 @@ class TaskContext:
     participants: tuple[tuple[str, str], ...]
     parent_task: str
     slot: Slot = field(repr=False, compare=False)
+    again: bool = False
+    """True when it was handed out before, to somebody who did not finish it."""
 
     def slot_released(self) -> AbstractAsyncContextManager[None]:
         """Return a context in which another task may run: for a handler that waits for others."""
@@ -222,9 +224,9 @@ class RoleLoop:
             if again or announced.status != "started":
                 task = await patiently(lambda: self._client.read_task(announced.task_id))
             if task is not None and task.status == "started":
-                await self._handle(task, slot)
+                await self._handle(task, slot, delivery.again)
 
-    async def _handle(self, task: wire.Task, slot: Slot) -> None:
+    async def _handle(self, task: wire.Task, slot: Slot, again: bool) -> None:
         context = TaskContext(
             client=self._client,
             task_id=task.task_id,
@@ -234,6 +236,7 @@ class RoleLoop:
             participants=tuple((user.user_id, user.role) for user in task.participants),
             parent_task=task.parent_task,
             slot=slot,
+            again=again,
         )
         for attempt in range(1, _ATTEMPTS + 1):
             try:

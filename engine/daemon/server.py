@@ -33,8 +33,10 @@ _STATUS: dict[type[errors.EngineError], int] = {
     errors.AccessDeniedError: 403,
     errors.FlowInstanceException: 424,
     errors.FlowFailedError: 424,
+    errors.CallCancelledError: 409,
     errors.CoreUnavailableError: 503,
     errors.DeadlineExceededError: 504,
+    errors.BusyError: 429,
     errors.EngineNotRunningError: 503,
     errors.LockHeldError: 423,
     errors.AppliedInPartError: 409,
@@ -51,6 +53,8 @@ def error_json(error: errors.EngineError) -> dict[str, Any]:
         details = {"faults": [asdict(fault) for fault in error.faults]}
     elif isinstance(error, errors.FlowFailedError):
         details = error.details
+    elif isinstance(error, errors.BusyError):
+        details = {"retry_after": error.retry_after}
     elif isinstance(error, errors.LockHeldError):
         details = {"holder": error.holder}
     elif isinstance(error, errors.AppliedInPartError):

@@ -133,13 +133,19 @@ async def test_a_failed_turn_is_answered_to_its_caller_and_leaves_the_state_as_i
     assert (reply.dst_flow, reply.input_message_id) == ("caller", message.message_id)
     where = reply.data.pop("where")
     assert where.split(":")[0].endswith("test_turn.py")
-    assert reply.data == {
-        "error": f"Failing: ValueError: bad luck ({where})",
-        "error_type": "ValueError",
+    step = {
         "flow": "Failing",
         "user_id": port.user_id,
         "flow_endpoint": "the-endpoint",
         "flow_id": "my-id",
+    }
+    assert reply.data == {
+        "error": f"Failing: ValueError: bad luck ({where})",
+        "error_type": "ValueError",
+        "message": "bad luck",
+        **step,
+        "path": [step],
+        "cause": {"error_type": "ValueError", "message": "bad luck"},
     }
 
 

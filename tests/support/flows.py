@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+from collections import Counter as Counting
 from typing import Any, ClassVar
 
 from engine.flows import AtomicFlow, CompositeFlow, FlowMessage
@@ -155,7 +156,54 @@ class Stuck(Counter):
         super().run(input_message)
 
 
+class Flaky(Counter):
+    """Counts, tells its subflow, and fails as often as the message says, each time anew."""
+
+    tries: ClassVar[Counting[str]] = Counting()
+
+    def run(self, input_message: FlowMessage) -> None:
+        self.tries[input_message.message_id] += 1
+        self.send_message(self.package_output_message(input_message, {"count": "never sent"}))
+        if self.tries[input_message.message_id] <= input_message.data.get("failures", 0):
+            self.flow_state["count"] += 100
+            raise ValueError(f"attempt {self.tries[input_message.message_id]}")
+        assert self.port is not None
+        self.port.outbox.clear()  # type: ignore[attr-defined]
+        super().run(input_message)
+
+
+class AsyncFlaky(Flaky):
+    """The same, async."""
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        await asyncio.sleep(0)
+        super().run(input_message)
+
+
+class Endless(AtomicFlow):
+    """Never ends by itself; `started` and `ended` tell the test."""
+
+    __default_flow_config = {"name": "Endless", "description": ""}  # noqa: RUF012
+    started: ClassVar[asyncio.Event]
+    ended: ClassVar[asyncio.Event]
+
+    def set_up_flow_state(self) -> None:
+        self.flow_state = {"runs": 0}
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        self.flow_state["runs"] += 1
+        if input_message.data.get("quick"):
+            self.send_message(self.package_output_message(input_message, dict(self.flow_state)))
+            return
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+
 ALL = [
+    *(Flaky, AsyncFlaky, Endless),
     *(Gate, Stuck),
     *(Counter, AsyncCounter, Faulty, AsyncFaulty, Unbuildable),
     *(Blocking, Awaiting, Telling, Secretive),
