@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.commands import call, installed, manifests, observing, starting, users
+from engine.cli.commands import call, dead, installed, manifests, observing, starting, users
 from engine.cli.exit_codes import ExitCode
 from engine.cli.session import session_of
 
@@ -46,6 +46,16 @@ def build() -> typer.Typer:
     group.callback(invoke_without_command=True)(users.users)
     group.command()(users.token)
     application.add_typer(group, name="users")
+    letters = typer.Typer(
+        rich_markup_mode=None,
+        no_args_is_help=True,
+        help="Messages that could not be handled: look, send again, drop.",
+    )
+    letters.command("list")(dead.letters)
+    letters.command()(dead.show)
+    letters.command()(dead.retry)
+    letters.command()(dead.drop)
+    application.add_typer(letters, name="dead")
     return application
 
 

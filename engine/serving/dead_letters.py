@@ -20,7 +20,7 @@ from engine.serving.endpoints import decoded
 from engine.serving.messages import answer_to, post
 from engine.serving.outgoing import Outgoing, pushed
 
-Reason = Literal["failed", "refused", "unreadable", "deadly", "undeliverable"]
+Reason = Literal["failed", "refused", "unreadable", "undeliverable"]
 KEPT = 1_000
 """So many dead letters are kept of a user, the newest."""
 _LONGEST = 50_000
@@ -30,10 +30,10 @@ _LONGEST = 50_000
 class DeadLetter:
     """A message that could not be handled, or a reply or message that could not be brought.
 
-    `reason`: `failed` (the flow raised), `refused` (there was no flow to run), `unreadable` (it is
-    no message), `deadly` (its workers died), `undeliverable`. `message` is its text as it came.
-    `error` is what the caller was told, `time` in Unix seconds. `user_id` is to whom it was
-    to be brought, for what could not be delivered.
+    `reason`: `failed` (the flow raised), `refused` (there was no flow to run, or its workers die of
+    it), `unreadable` (it is no message), `undeliverable`. `message` is its text as it came, `error`
+    what the caller was told, `time` in Unix seconds. `user_id` is to whom it was to be brought, for
+    what could not be.
     """
 
     id: str

@@ -11,7 +11,11 @@ from engine.cli.exit_codes import ExitCode
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 ENGINE = typer.main.get_command(build())
-COMMANDS = dict(ENGINE.commands) | {"users token": ENGINE.commands["users"].commands["token"]}
+COMMANDS = {name: command for name, command in ENGINE.commands.items() if name != "dead"} | {
+    f"{group} {name}": command
+    for group in ("users", "dead")
+    for name, command in ENGINE.commands[group].commands.items()
+}
 
 
 def row(command: str) -> str:
