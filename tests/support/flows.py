@@ -202,7 +202,38 @@ class Endless(AtomicFlow):
             self.ended.set()
 
 
+class Diary(Counter):
+    """Writes down what each message says, in the order in which they come; waits like a Gate."""
+
+    __default_flow_config: ClassVar[dict[str, Any]] = {"name": "Diary", "description": ""}
+
+    def set_up_flow_state(self) -> None:
+        self.flow_state = {"pages": []}
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        if input_message.data.get("wait"):
+            Gate.started.set()
+            await Gate.go_on.wait()
+        self.flow_state["pages"].append(input_message.data["page"])
+        self.send_message(self.package_output_message(input_message, dict(self.flow_state)))
+
+
+class Tallying(CompositeFlow):
+    """Counts, tells its subflow of each message, and answers with its count."""
+
+    __default_flow_config = Blocking._Blocking__default_flow_config  # type: ignore[attr-defined]
+
+    def set_up_flow_state(self) -> None:
+        self.flow_state = {"count": 0}
+
+    def run(self, input_message: FlowMessage) -> None:
+        self.flow_state["count"] += 1
+        self.subflows["below"].send_message(self.package_input_message({}))
+        self.send_message(self.package_output_message(input_message, dict(self.flow_state)))
+
+
 ALL = [
+    *(Diary, Tallying),
     *(Flaky, AsyncFlaky, Endless),
     *(Gate, Stuck),
     *(Counter, AsyncCounter, Faulty, AsyncFaulty, Unbuildable),
