@@ -52,6 +52,12 @@ class Relay(CompositeFlow):
         self.send_message(self.package_output_message(run.message, output))
 
 
+class Stepping(CompositeFlow):
+    def run(self, input_message):
+        caller = self.resume(input_message).message if input_message.is_reply else input_message
+        self.ask_subflow("inner", {}, caller)
+
+
 def make(flow_class, port, **config):
     config = {"name": flow_class.__name__, "description": "", "flow_id": "my-id", **config}
     flow = flow_class.instantiate_from_default_config(**config)
@@ -120,6 +126,17 @@ async def fail(flow, message, state=None):
     except Exception as error:
         return fail_turn(flow, message, error, state, flow_endpoint="the-endpoint")
     return pytest.fail("the turn did not fail")
+
+
+async def test_a_composites_next_question_has_its_callers_deadline_not_the_last_questions(port):
+    relay = make(Stepping, port, subflows_config={"inner": {"flow_id": "inner-id"}})
+    deadline = time.time() + 30
+    await run_turn(relay, from_caller({}, deadline=deadline))
+    first = port.pushed[0][2]
+    soon = {"mode": "push", "deadline": time.time() + 5}
+    reply = FlowMessage({}, is_reply=True, input_message_id=first.input_message_id, reply_data=soon)
+    await run_turn(relay, reply)
+    assert [sent.deadline for _, _, sent in port.pushed] == [deadline, deadline]
 
 
 async def test_a_failed_turn_is_answered_to_its_caller_and_leaves_the_state_as_it_was(port):

@@ -8,6 +8,7 @@ from collections import Counter as Counting
 from typing import Any, ClassVar
 
 from engine.flows import AtomicFlow, CompositeFlow, FlowMessage
+from engine.model.errors import CallCancelledError
 
 
 class Counter(AtomicFlow):
@@ -232,7 +233,35 @@ class Tallying(CompositeFlow):
         self.send_message(self.package_output_message(input_message, dict(self.flow_state)))
 
 
+class Cancelling(Blocking):
+    """Asks its subflow, and once that has started gives the question up, or fails."""
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        future = self.subflows["below"].get_reply_future(self.package_input_message({}))
+        await Endless.started.wait()
+        if input_message.data.get("fail"):
+            raise ValueError("after it has asked")
+        future.cancel()
+        try:
+            await future
+        except CallCancelledError as error:
+            data = {"waited": type(error).__name__}
+            self.send_message(self.package_output_message(input_message, data))
+
+
+class Stepping(Blocking):
+    """Asks its subflow twice, one step after the other."""
+
+    def run(self, input_message: FlowMessage) -> None:
+        if not input_message.is_reply:
+            self.ask_subflow("below", {"step": 1}, caller=input_message)
+            return
+        run = self.resume(input_message)
+        self.ask_subflow("below", {"step": 2}, caller=run.message)
+
+
 ALL = [
+    *(Cancelling, Stepping),
     *(Diary, Tallying),
     *(Flaky, AsyncFlaky, Endless),
     *(Gate, Stuck),
