@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from engine.colink import keys
-from engine.model.errors import AccessDeniedError, BusyError, UsageError
+from engine.model.errors import AccessDeniedError, BusyError, EngineError, UsageError
 from engine.model.ids import LOCAL
 from engine.model.message import FlowMessage
 from engine.serving.endpoints import EndpointRecord
@@ -47,12 +47,16 @@ _DECODER = msgspec.json.Decoder(Envelope)
 
 @dataclass(frozen=True)
 class Door:
-    """An instance, as seen from outside. `holder` is the user it was made for, or `local`."""
+    """An instance, as seen from outside. `holder` is the user it was made for, or `local`.
+
+    `servers` are the users who serve its subflows; they are read for replies of others only.
+    """
 
     flow_endpoint: str
     holder: str
     singleton: bool = False
     record: EndpointRecord = field(default_factory=EndpointRecord)
+    servers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,13 @@ class Arrival:
         """Tell whether the user sent it to himself."""
         return self.sender == self.own_user_id
 
+    def is_foreign_reply(self) -> bool:
+        """Tell whether it is another user's reply to an instance."""
+        try:
+            return not self.own and self.envelope().is_reply
+        except EngineError:
+            return False
+
     def envelope(self) -> Envelope:
         """Return its envelope.
 
@@ -78,7 +89,7 @@ class Arrival:
         found = Envelope.read(self.payload)
         if found.user_id not in (None, LOCAL, self.sender):
             raise AccessDeniedError(
-                f"The message says that it is from {found.user_id}, and came from {self.sender}."
+                f"It says that it is from {str(found.user_id)[:80]}, and came from {self.sender}."
             )
         return found
 
@@ -111,9 +122,9 @@ def check_message(arrival: Arrival, door: Door | None, unfinished: int) -> bytes
 
     `door` is None for an instance that is not known; `unfinished` counts the messages that the
     instance has. Raises UsageError when it is no message, AccessDeniedError when the sender may not
-    send it, BusyError when the mailbox is full. Replies are always taken in: whether a subflow was
-    asked is for the flow to know. What the user sends himself and is no message is taken in, too:
-    his worker makes a dead letter of it.
+    send it, BusyError when the mailbox is full. A reply is taken in from whoever serves a subflow,
+    however full it is. What the user sends himself and is no message is taken in, too: his worker
+    makes a dead letter of it.
     """
     try:
         envelope = arrival.envelope()
@@ -123,19 +134,24 @@ def check_message(arrival: Arrival, door: Door | None, unfinished: int) -> bytes
         raise
     if keys.is_response_key(arrival.key):
         raise AccessDeniedError("It is no message to an instance.")
-    if door is not None and not envelope.is_reply:
-        if not arrival.own:
-            _check_access(door, arrival.sender)
-        if unfinished >= door.record.mailbox_limit:
-            raise BusyError(
-                f"It is busy: {unfinished} messages are not finished.",
-                RETRY_AFTER,
-                f"Try again after {RETRY_AFTER:g} s.",
-            )
+    if door is None:
+        return arrival.stored(envelope)
+    if envelope.is_reply and arrival.sender in door.servers:
+        return arrival.stored(envelope)
+    if not arrival.own:
+        _check_access(door, arrival.sender, envelope)
+    if not envelope.is_reply and unfinished >= door.record.mailbox_limit:
+        raise BusyError(
+            f"It is busy: {unfinished} messages are not finished.",
+            RETRY_AFTER,
+            f"Try again after {RETRY_AFTER:g} s.",
+        )
     return arrival.stored(envelope)
 
 
-def _check_access(door: Door, sender: str) -> None:
+def _check_access(door: Door, sender: str, envelope: Envelope) -> None:
+    if envelope.is_reply and not door.record.may_send(sender):
+        raise AccessDeniedError(f"The flow asked nothing of the user {sender}.")
     if not door.record.may_send(sender):
         raise AccessDeniedError(f"The user {sender} is not allowed to send to it.")
     if not door.singleton and door.holder not in (LOCAL, sender):

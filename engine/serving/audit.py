@@ -11,6 +11,7 @@ log = logging.getLogger(__name__)
 _PERIOD = 10.0
 """Seconds in which one sender's attempts of one kind on one user are told once."""
 _REMEMBERED = 1_000
+_LONGEST = 300
 
 Tell = Callable[[Mapping[str, Any]], None]
 
@@ -41,7 +42,13 @@ class Audit:
         self._known.move_to_end(key)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
-        message = f"{error}" + (f" ({silent} more like it before)" if silent else "")
+        message = _short(f"{error}") + (f" ({silent} more like it before)" if silent else "")
+        resource = _short(resource)
         log.warning("%s refused %s at %s: %s", user_id, sender, resource, message)
         told = {"type": key[2], "user_id": user_id, "sender": sender, "resource": resource}
         self._tell({"audit": {**told, "message": message}})
+
+
+def _short(text: str) -> str:
+    """Return `text`, part of which others may have written, on one line of bounded length."""
+    return " ".join(text[:_LONGEST].split())

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable
+from typing import Any
 from weakref import WeakValueDictionary
 
 from engine.colink import keys, wire
@@ -46,6 +47,7 @@ from engine.serving.admission import (
     sent_by,
 )
 from engine.serving.audit import Audit
+from engine.serving.configuration import servers_of
 from engine.serving.endpoints import EndpointRecord, decoded
 from engine.serving.error_replies import refusal
 from engine.serving.messages import post
@@ -145,7 +147,8 @@ class Scheduler:
                 question = await self._client.read(keys.message_of_response(push.message_id))
                 await self._store(arrival, check_reply(arrival, question))
                 return None
-            route, door = await self._look_up(push.flow_id)
+            reply = arrival.is_foreign_reply()
+            route, door = await self._look_up(push.flow_id, servers=reply)
             again = self._mailboxes.holds(push.flow_id, push.message_id)
             unfinished = 0 if again else self._mailboxes.unfinished(push.flow_id)
             await self._store(arrival, check_message(arrival, door, unfinished))
@@ -288,8 +291,9 @@ class Scheduler:
         sender = task.participants[0].user_id
         if payload is None or not sent_by(payload, sender, self._own_id):
             return
-        route, door = await self._look_up(push.flow_id)
         arrival = Arrival(self._own_id, sender, push.message_id, payload)
+        reply = arrival.is_foreign_reply()
+        route, door = await self._look_up(push.flow_id, servers=reply)
         try:
             check_message(arrival, door, self._mailboxes.unfinished(push.flow_id))
         except EngineError:
@@ -315,7 +319,7 @@ class Scheduler:
         """Return where an instance's messages go now; the default for one that is not known."""
         return (await self._look_up(flow_id))[0]
 
-    async def _look_up(self, flow_id: str) -> tuple[Route, Door | None]:
+    async def _look_up(self, flow_id: str, *, servers: bool = False) -> tuple[Route, Door | None]:
         """Return where an instance's messages go now, and who may send them; None: unknown."""
         metadata = await self._client.read(keys.instance_metadata(flow_id))
         place = Place.decode(flow_id, metadata, self._client.user_id)
@@ -333,8 +337,12 @@ class Scheduler:
         )
         name = (overridden or found.get(point, b"")).decode(errors="replace")
         route = Route(name or DEFAULT_DISPATCH_POINT, is_set(found.get(parallel)))
+        config: Any = None
+        if servers:
+            config = decoded(await self._client.read(place.key("config_overrides")))
         one = decoded(found.get(singleton)) is True
-        return route, Door(endpoint, place.owner, one, EndpointRecord.decode(record))
+        policy = EndpointRecord.decode(record)
+        return route, Door(endpoint, place.owner, one, policy, servers_of(config))
 
 
 def _push(context: TaskContext) -> PushParam | None:

@@ -17,7 +17,7 @@ from engine.model.errors import (
 )
 from engine.model.ids import LOCAL
 from engine.model.message import FlowMessage
-from engine.serving.configuration import subflows_of
+from engine.serving.configuration import servers_of
 from engine.serving.endpoints import decoded
 from engine.serving.mounting import Place, Record
 
@@ -95,8 +95,7 @@ def answers(turn: Turn, own_user_id: str) -> bool:
     That is the user himself, or one who serves a subflow of it. The sender in the message is who
     sent it: the scheduler has seen to that.
     """
-    servers = {subflow.get("user_id") for subflow in subflows_of(turn.config).values()}
-    return turn.message.user_id in {None, LOCAL, own_user_id, *servers}
+    return turn.message.user_id in {None, LOCAL, own_user_id, *servers_of(turn.config)}
 
 
 def unasked(message: FlowMessage) -> AccessDeniedError:

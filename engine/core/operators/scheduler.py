@@ -35,6 +35,7 @@ from engine.serving.admission import (
     check_message,
     check_reply,
 )
+from engine.serving.configuration import servers_of
 from engine.serving.endpoints import EndpointRecord, decoded
 from engine.serving.error_replies import refusal
 from engine.serving.mounting import Place
@@ -138,7 +139,8 @@ class Scheduler:
             question = entries.get(owner, keys.message_of_response(push.message_id))
             stored = check_reply(arrival, question)
         else:
-            route, door = self._look_up(owner, push.flow_id)
+            reply = arrival.is_foreign_reply()
+            route, door = self._look_up(owner, push.flow_id, servers=reply)
             boxes = self._boxes(owner)
             again = boxes.holds(push.flow_id, push.message_id)
             unfinished = 0 if again else boxes.unfinished(push.flow_id)
@@ -269,7 +271,9 @@ class Scheduler:
         """Return where an instance's messages go now; the default for one that is not known."""
         return self._look_up(user_id, flow_id)[0]
 
-    def _look_up(self, user_id: str, flow_id: str) -> tuple[Route, Door | None]:
+    def _look_up(
+        self, user_id: str, flow_id: str, *, servers: bool = False
+    ) -> tuple[Route, Door | None]:
         """Return where an instance's messages go now, and who may send them; None: unknown."""
 
         def entry(name: str) -> bytes | None:
@@ -285,8 +289,10 @@ class Scheduler:
         parallel = is_set(entry(keys.flow(endpoint, "parallel_dispatch")))
         singleton = decoded(entry(keys.flow(endpoint, "singleton"))) is True
         record = EndpointRecord.decode(entry(keys.engine_flow(endpoint)))
+        config = decoded(entry(place.key("config_overrides"))) if servers else None
+        door = Door(endpoint, place.owner, singleton, record, servers_of(config))
         name = (point or b"").decode(errors="replace") or DEFAULT_DISPATCH_POINT
-        return Route(name, parallel), Door(endpoint, place.owner, singleton, record)
+        return Route(name, parallel), door
 
 
 def _push(copy: TaskCopy) -> PushParam | None:
