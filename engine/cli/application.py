@@ -6,6 +6,7 @@ import typer
 
 from engine.cli.commands import (
     call,
+    dead,
     generations,
     installed,
     manifests,
@@ -59,6 +60,17 @@ def build() -> typer.Typer:
     group.callback(invoke_without_command=True)(users.users)
     group.command(cls=Command)(users.token)
     application.add_typer(group, name="users")
+    letters = typer.Typer(
+        cls=Group,
+        rich_markup_mode=None,
+        no_args_is_help=True,
+        help="Messages that could not be handled: look, send again, drop.",
+    )
+    letters.command("list", cls=Command)(dead.letters)
+    letters.command(cls=Command)(dead.show)
+    letters.command(cls=Command)(dead.retry)
+    letters.command(cls=Command)(dead.drop)
+    application.add_typer(letters, name="dead")
     return application
 
 

@@ -72,6 +72,7 @@ class Controller:
         """Take up every manifest that was applied before."""
         self._watch = FileWatch(self._wake_all)
         self._supervisor.on_change(self._process_changed)
+        self._supervisor.on_audit(self._refused)
         for record in self._applied.all():
             self._add_loop(record, os.environ)
         return self
@@ -237,6 +238,19 @@ class Controller:
         for loop in self._loops.values():
             if owner == loop.name or "/" not in name:
                 loop.processes_changed()
+
+    def _refused(self, line: Line) -> None:
+        """A process refused what somebody wanted of a user of ours."""
+        user, sender = (
+            self.sessions.name_of(user_id) or user_id
+            for user_id in (str(line.get("user_id")), str(line.get("sender")))
+        )
+        self.events.add(
+            "Refused",
+            f"{sender}: {line.get('type')}: {line.get('message')}",
+            manifest=next(iter(self._manifests_of(user)), ""),
+            resource=f"{user}/{line.get('resource')}",
+        )
 
     def _manifests_of(self, user: str) -> tuple[str, ...]:
         return tuple(

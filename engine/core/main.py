@@ -17,6 +17,7 @@ from engine.core.settings import Settings, parse
 from engine.kits.files import private_folder
 from engine.kits.parentage import Parent
 from engine.model.errors import EngineError, UsageError
+from engine.serving.audit import Audit
 
 _STORAGE_FAILED = 75
 _INSTANT_SERVERS = "instant_servers"
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _run(settings: Settings, parent: Parent | None) -> int:
-    core, stop = Core(settings), asyncio.Event()
+    core, stop = Core(settings, Audit(parent.tell) if parent else None), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

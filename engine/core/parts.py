@@ -27,6 +27,7 @@ from engine.core.task_table import TaskTable
 from engine.core.tasks import Tasks
 from engine.core.tokens import Tokens
 from engine.core.users import Users
+from engine.serving.audit import Audit
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def join(
     key_pair: KeyPair,
     version: str,
     core_uri: Callable[[], str],
+    audit: Audit,
 ) -> Parts:
     """Build the parts on an open store. Nothing is started."""
     subscriptions = Subscriptions(store)
@@ -73,7 +75,7 @@ def join(
     effects = Effects(store)
     operators = OperatorManager(store, key_pair.user_id)
     tasks.on_entered = operators.entered
-    desk = Desk(store, entries, tasks, users, effects, tokens, operators.runs, core_uri)
+    desk = Desk(store, entries, tasks, users, effects, tokens, operators.runs, core_uri, audit)
     operators.equip(
         desk, [PolicyModule(desk), RemoteStorage(desk), RegistryOperator(desk), Scheduler(desk)]
     )

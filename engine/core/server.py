@@ -27,6 +27,7 @@ from engine.core.store import Store
 from engine.core.tokens import HOST, HOST_LIFETIME
 from engine.kits.files import private_folder
 from engine.model.errors import LockHeldError, UsageError
+from engine.serving.audit import Audit
 
 log = logging.getLogger(__name__)
 STORE_FILE = "core.sqlite"
@@ -46,8 +47,9 @@ _OPTIONS = (
 class Core:
     """An embedded core on the running event loop. `start` and `stop` once each."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, audit: Audit | None = None) -> None:
         self.settings = settings
+        self._audit = audit or Audit()
         self.host_token = ""
         """The host's JWT, once started."""
         self.failed = asyncio.Event()
@@ -108,7 +110,7 @@ class Core:
         )
         self._parts = join(
             *(settings, store, accounts, self._queue_server, token_secret, key_pair),
-            *(version("colink-engine"), lambda: self.address),
+            *(version("colink-engine"), lambda: self.address, self._audit),
         )
         store.owner_id(key_pair.user_id)
         await self.parts.publisher.start()

@@ -188,6 +188,7 @@ _ATTRIBUTES: Mapping[type, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     errors.FlowInstanceException: lambda details: {
         name: details.get(name, "") for name in ("flow_endpoint", "user_id", "reason")
     },
+    errors.BusyError: lambda details: {"retry_after": float(details.get("retry_after", 1.0))},
     errors.LockHeldError: lambda details: {"holder": details.get("holder", "")},
     errors.AppliedInPartError: lambda details: {"failures": tuple(details.get("failures", ()))},
 }

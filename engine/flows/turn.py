@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from engine.flows.deadlines import working_on
+from engine.flows.failures import failure_data
 from engine.flows.flow import Flow
 from engine.model.message import FlowMessage
 
@@ -22,9 +23,10 @@ async def run_turn(flow: Flow, message: FlowMessage, executor: Executor | None =
     """Let `flow` handle `message`; whatever its `run` raises, this raises.
 
     A plain `run` runs in a thread of `executor` (None: the loop's default one), an `async` one on
-    the running loop. No deadline set meanwhile is later than the one of `message`.
+    the running loop. No deadline set meanwhile is later than the one of the message that is to be
+    answered in the end: for a composite that goes on with a reply, of the one that began its run.
     """
-    with working_on(message):
+    with working_on(flow.caller_of(message) or message):
         if runs_async(flow):
             awaitable = flow.run(message)
         else:
@@ -62,18 +64,14 @@ def fail_turn(
 
 def describe(flow: Flow, error: BaseException, flow_endpoint: str = "") -> dict[str, Any]:
     """Return the data of an error reply: which flow failed, with what, and where in its code."""
-    where = _where(error, type(flow).__module__.partition(".")[0])
-    name = type(error).__name__
-    text = f"{flow.name}: {name}: {error}" + (f" ({where})" if where else "")
-    return {
-        "error": text,
-        "error_type": name,
-        "flow": flow.name,
-        "user_id": flow.port.user_id if flow.port is not None else "",
-        "flow_endpoint": flow_endpoint,
-        "flow_id": flow.get_instance_id(),
-        "where": where,
-    }
+    return failure_data(
+        error,
+        flow=flow.name,
+        user_id=flow.port.user_id if flow.port is not None else "",
+        flow_endpoint=flow_endpoint,
+        flow_id=flow.get_instance_id(),
+        where=_where(error, type(flow).__module__.partition(".")[0]),
+    )
 
 
 def _where(error: BaseException, package: str) -> str:

@@ -9,10 +9,13 @@ from engine.loading.document import Document
 from engine.loading.paths import path_text
 from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL
 from engine.model.manifest import (
+    DEFAULT_MAILBOX_LIMIT,
+    AllowSpec,
     CoreSpec,
     FlowSpec,
     Manifest,
     MountSpec,
+    RetriesSpec,
     SubflowSpec,
     TlsSpec,
     UserSpec,
@@ -88,8 +91,18 @@ def _flow(spec: Value) -> FlowSpec:
         dispatch_point=spec.get("dispatch_point", DEFAULT_DISPATCH_POINT),
         config_overrides=spec.get("config_overrides", {}),
         subflows={key: _subflow(subflow) for key, subflow in spec.get("subflows", {}).items()},
-        allow=tuple(spec["allow"]) if "allow" in spec else None,
+        allow=_allow(spec.get("allow")),
+        retries=RetriesSpec(**spec.get("retries", {})),
+        mailbox_limit=int(spec.get("mailbox_limit", DEFAULT_MAILBOX_LIMIT)),
     )
+
+
+def _allow(spec: Any) -> AllowSpec:
+    """Return who may do what: a list stands for both operations."""
+    if isinstance(spec, Mapping):
+        return AllowSpec(**{operation: tuple(users) for operation, users in spec.items()})
+    both = None if spec is None else tuple(spec)
+    return AllowSpec(both, both)
 
 
 def _subflow(spec: Value) -> SubflowSpec:

@@ -175,6 +175,8 @@ class MeaningCheck:
             self._add((*path, "subflows", key), message, hint, at_key=True)
 
     def _check_allow(self, path: Path, allow: Any) -> None:
+        for operation, users in mapping(allow).items():
+            self._check_allow((*path, operation), users)
         for index, name in enumerate(allow if isinstance(allow, list) else ()):
             if not isinstance(name, str) or name == ANYBODY or name in self._users:
                 continue

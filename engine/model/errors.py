@@ -9,10 +9,12 @@ EngineError
 │   ├── AlreadyExistsError         an entry or endpoint is there already
 │   ├── AccessDeniedError          the caller may not
 │   ├── FlowInstanceException      an instance could not be had (aiflows' name)
-│   └── FlowFailedError            the flow answered with an error reply
+│   ├── FlowFailedError            the flow answered with an error reply
+│   └── CallCancelledError         the caller gave the call up before it was answered
 └── TransientError                 may work when tried again
     ├── CoreUnavailableError       the core or its queue does not answer
     ├── DeadlineExceededError      no answer in time
+    ├── BusyError                  the instance has too many messages; says when to try again
     ├── EngineNotRunningError      no background engine answers in this ENGINE_HOME
     ├── LockHeldError              somebody else is at it; names the holder
     └── AppliedInPartError         some steps of a plan failed; names them
@@ -108,12 +110,24 @@ class FlowFailedError(PermanentError):
         self.details = dict(details or {})
 
 
+class CallCancelledError(PermanentError):
+    """The caller gave the call up; it, and what it asked of others, is not gone on with."""
+
+
 class CoreUnavailableError(TransientError):
     """The core, or its message queue, does not answer."""
 
 
 class DeadlineExceededError(TransientError):
     """No answer came in time."""
+
+
+class BusyError(TransientError):
+    """The instance's mailbox is full; it may be tried again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
 
 
 class EngineNotRunningError(TransientError):

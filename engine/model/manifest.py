@@ -11,6 +11,7 @@ from typing import Any
 from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL
 
 JsonObject = Mapping[str, Any]
+DEFAULT_MAILBOX_LIMIT = 10_000
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,33 @@ class SubflowSpec:
 
 
 @dataclass(frozen=True)
+class AllowSpec:
+    """Who may use a flow: get instances of it, and send messages to them.
+
+    Each has user names, hex ids or `any`; None stands for the users of the manifest.
+    """
+
+    get_instance: tuple[str, ...] | None = None
+    send: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class RetriesSpec:
+    """How often a message is tried in all, and the seconds before the second attempt.
+
+    Each wait is twice as long as the one before, at most a minute.
+    """
+
+    attempts: int = 1
+    backoff: float = 1.0
+
+
+@dataclass(frozen=True)
 class FlowSpec:
-    """A flow that a user serves at an endpoint. `allow` has user names, hex ids or `any`."""
+    """A flow that a user serves at an endpoint.
+
+    `mailbox_limit` is how many messages one instance may have that are not finished.
+    """
 
     flow_class_name: str
     singleton: bool = False
@@ -57,7 +83,9 @@ class FlowSpec:
     dispatch_point: str = DEFAULT_DISPATCH_POINT
     config_overrides: JsonObject = field(default_factory=dict)
     subflows: Mapping[str, SubflowSpec] = field(default_factory=dict)
-    allow: tuple[str, ...] | None = None
+    allow: AllowSpec = AllowSpec()
+    retries: RetriesSpec = RetriesSpec()
+    mailbox_limit: int = DEFAULT_MAILBOX_LIMIT
 
 
 @dataclass(frozen=True)

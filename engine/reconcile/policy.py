@@ -15,6 +15,8 @@ class Effect(StrEnum):
 
 FLOW_FIELDS = {
     "allow": Effect.IN_PLACE,
+    "retries": Effect.IN_PLACE,
+    "mailbox_limit": Effect.IN_PLACE,
     "config_overrides": Effect.RECONFIGURE,
     "subflows": Effect.RECONFIGURE,
     "parallel_dispatch": Effect.REWRITE,

@@ -176,6 +176,14 @@ class BridgePort:
         waiting = self._bridge.start(self._answers.wait(response_key, timeout))
         return await asyncio.wrap_future(waiting)
 
+    def cancel(self, response_key: str) -> None:
+        """Give up a question; its receiver is told in the background."""
+
+        async def cancel() -> None:
+            self._answers.cancel(response_key)
+
+        self._bridge.run(cancel())
+
     def try_read(self, response_key: str) -> FlowMessage | None:
         """Return the answer if it is there, else None."""
 

@@ -166,6 +166,12 @@ def subflows_of(config: Mapping[str, Any]) -> dict[str, Config]:
     return dict(config.get(SUBFLOWS) or {})
 
 
+def servers_of(config: Any) -> frozenset[str]:
+    """Return the ids of the users who serve the subflows of an instance with this `config`."""
+    subflows = subflows_of(config).values() if isinstance(config, Mapping) else ()
+    return frozenset(str(subflow.get("user_id", LOCAL)) for subflow in subflows)
+
+
 def with_instances(config: Config, flow_ids: Mapping[str, str]) -> Config:
     """Return `config` with the instances of its subflows filled in, as aiflows stores it."""
     fetched = {

@@ -17,6 +17,7 @@ from engine.core.service import Service
 from engine.core.store import Store
 from engine.core.tokens import USER, Bearer
 from engine.model.errors import UsageError
+from engine.model.message import FlowMessage
 from tests.support.core import make_user
 
 
@@ -171,7 +172,7 @@ async def test_a_failing_operator_undoes_only_its_own_part(
 
     def push(message: str) -> str:
         key = keys.push_message(message)
-        parts.entries.create(ann, key, b"{}")
+        parts.entries.create(ann, key, FlowMessage(data={}, user_id=ann).serialize())
         task = wire.Task(
             protocol_name="coflows_push",
             protocol_param=encode_push("f", key),

@@ -24,7 +24,11 @@ from tests.support.markdown import blocks
 FILE = ROOT / "docs" / "command-line.md"
 PAGE = FILE.read_text()
 ENGINE: Any = typer.main.get_command(build())
-COMMANDS = dict(ENGINE.commands) | {"users token": ENGINE.commands["users"].commands["token"]}
+COMMANDS = {name: command for name, command in ENGINE.commands.items() if name != "dead"} | {
+    f"{group} {name}": command
+    for group in ("users", "dead")
+    for name, command in ENGINE.commands[group].commands.items()
+}
 NAMED = {"users", "flows", "mounts"}
 """Objects whose keys are names that the user chose."""
 

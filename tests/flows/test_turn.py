@@ -52,6 +52,12 @@ class Relay(CompositeFlow):
         self.send_message(self.package_output_message(run.message, output))
 
 
+class Stepping(CompositeFlow):
+    def run(self, input_message):
+        caller = self.resume(input_message).message if input_message.is_reply else input_message
+        self.ask_subflow("inner", {}, caller)
+
+
 def make(flow_class, port, **config):
     config = {"name": flow_class.__name__, "description": "", "flow_id": "my-id", **config}
     flow = flow_class.instantiate_from_default_config(**config)
@@ -122,6 +128,17 @@ async def fail(flow, message, state=None):
     return pytest.fail("the turn did not fail")
 
 
+async def test_a_composites_next_question_has_its_callers_deadline_not_the_last_questions(port):
+    relay = make(Stepping, port, subflows_config={"inner": {"flow_id": "inner-id"}})
+    deadline = time.time() + 30
+    await run_turn(relay, from_caller({}, deadline=deadline))
+    first = port.pushed[0][2]
+    soon = {"mode": "push", "deadline": time.time() + 5}
+    reply = FlowMessage({}, is_reply=True, input_message_id=first.input_message_id, reply_data=soon)
+    await run_turn(relay, reply)
+    assert [sent.deadline for _, _, sent in port.pushed] == [deadline, deadline]
+
+
 async def test_a_failed_turn_is_answered_to_its_caller_and_leaves_the_state_as_it_was(port):
     flow = make(Failing, port)
     message = from_caller({}, deadline=5.0)
@@ -133,13 +150,19 @@ async def test_a_failed_turn_is_answered_to_its_caller_and_leaves_the_state_as_i
     assert (reply.dst_flow, reply.input_message_id) == ("caller", message.message_id)
     where = reply.data.pop("where")
     assert where.split(":")[0].endswith("test_turn.py")
-    assert reply.data == {
-        "error": f"Failing: ValueError: bad luck ({where})",
-        "error_type": "ValueError",
+    step = {
         "flow": "Failing",
         "user_id": port.user_id,
         "flow_endpoint": "the-endpoint",
         "flow_id": "my-id",
+    }
+    assert reply.data == {
+        "error": f"Failing: ValueError: bad luck ({where})",
+        "error_type": "ValueError",
+        "message": "bad luck",
+        **step,
+        "path": [step],
+        "cause": {"error_type": "ValueError", "message": "bad luck"},
     }
 
 
