@@ -32,12 +32,17 @@ OBJECTS = {
     "`users.<name>`": SCHEMA["$defs"]["user"],
     "`users.<name>.workers`": SCHEMA["$defs"]["workers"],
     "`users.<name>.flows.<endpoint>`": SCHEMA["$defs"]["flow"],
+    "`users.<name>.flows.<endpoint>.allow`, when it is a mapping": SCHEMA["$defs"]["flow"][
+        "properties"
+    ]["allow"],
+    "`users.<name>.flows.<endpoint>.retries`": SCHEMA["$defs"]["flow"]["properties"]["retries"],
     "`users.<name>.flows.<endpoint>.subflows.<key>`": SCHEMA["$defs"]["subflow"],
     "`users.<name>.mounts.<name>`": SCHEMA["$defs"]["mount"],
 }
 TYPES = {
     "string": "text",
     "integer": "whole number",
+    "number": "number",
     "boolean": "true or false",
     "object": "mapping",
     "array": "list",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from engine.model.status import State
-from engine.reconcile.records import RELEASED, FlowRecord, MountRecord, Resolver
+from engine.reconcile.records import RELEASED, Allow, FlowRecord, MountRecord, Resolver
 from engine.reconcile.state import (
     Desired,
     DesiredFlow,
@@ -33,7 +33,7 @@ def flow(user: str, endpoint: str, **fields: object) -> DesiredFlow:
         "singleton": False,
         "parallel_dispatch": False,
         "dispatch_point": "coflows_dispatch",
-        "allow": ("user0", "user1"),
+        "allow": Allow(("user0", "user1"), ("user0", "user1")),
     }
     return DesiredFlow(user, endpoint, **{**values, **fields})  # type: ignore[arg-type]
 
