@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from engine.colink import keys
@@ -202,7 +203,8 @@ class Answers:
         task = asyncio.create_task(asking)
         task.add_done_callback(_seen)
         response_key = keys.push_response(question.key)
-        self._tasks[response_key], self._questions[response_key] = task, question
+        self._tasks[response_key] = task
+        self._questions[response_key] = replace(question, message=None)
 
     async def wait(self, response_key: str, timeout: float) -> FlowMessage:
         """Return an answer within `timeout` seconds; raises DeadlineExceededError.

@@ -199,14 +199,17 @@ class Scheduler:
         return dispatched
 
     async def _cancel(self, arrival: Arrival) -> None:
-        """Take a message out of its mailbox that its sender gives up, or tell the workers."""
+        """Take a message out of its mailbox that its sender gives up, or tell the workers.
+
+        They are told of one that is done, too: its run may wait for a subflow.
+        """
         flow_id, message_key = cancelled(arrival)
         check_cancellation(arrival, await self._client.read(message_key))
         if self._mailboxes.withdraw(flow_id, message_key):
             event = self._dispatched.get((flow_id, message_key))
             if event is not None:
                 event.set()
-        elif self._mailboxes.holds(flow_id, message_key):
+        else:
             await self._client.update(keys.ENGINE_CANCELLED, json_bytes(message_key))
 
     # --- dispatches -----------------------------------------------------------------------------

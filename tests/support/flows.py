@@ -250,9 +250,13 @@ class Cancelling(Blocking):
 
 
 class Stepping(Blocking):
-    """Asks its subflow twice, one step after the other."""
+    """Asks its subflow twice, one step after the other; tells who looks how many runs wait."""
 
     def run(self, input_message: FlowMessage) -> None:
+        if input_message.data.get("look"):
+            data = {"waiting": len(self.flow_state.get("pending_runs", {}))}
+            self.send_message(self.package_output_message(input_message, data))
+            return
         if not input_message.is_reply:
             self.ask_subflow("below", {"step": 1}, caller=input_message)
             return

@@ -275,6 +275,27 @@ async def test_giving_up_reaches_the_subflows(three: Neighbours) -> None:
             await Endless.ended.wait()
 
 
+async def test_a_composite_whose_caller_left_ends_with_the_step_it_is_at(
+    three: Neighbours,
+) -> None:
+    server, friend, _ = three.users
+    Gate.started, Gate.go_on = asyncio.Event(), asyncio.Event()
+    await endpoints.serve(server.client, "below", "test.Gate", singleton=True)
+    await endpoints.serve(server.client, "top", "test.Stepping")
+    instance = await friend.instance("top", server.user_id)
+    asking = asyncio.create_task(friend.ask(instance, {}))
+    await Gate.started.wait()
+    asking.cancel()
+    await server.client.wait_task(await until_cancelled(server), 20)
+    assert (await friend.ask(instance, {"look": True})).data["waiting"] == 1
+    Gate.go_on.set()
+    async with asyncio.timeout(20):
+        while (await friend.ask(instance, {"look": True})).data["waiting"]:
+            pass
+    below = await server.instance("below")
+    assert (await server.ask(below, {})).data["count"] == 2, "there was no second step"
+
+
 async def test_what_still_waits_is_not_run_once_it_is_given_up(three: Neighbours) -> None:
     server, friend, _ = three.users
     Gate.started, Gate.go_on = asyncio.Event(), asyncio.Event()

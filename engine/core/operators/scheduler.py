@@ -167,7 +167,10 @@ class Scheduler:
         self._dispatch(copy.owner, dispatches, copy.task.task_id)
 
     def _cancel(self, arrival: Arrival) -> None:
-        """Take a message out of its mailbox that its sender gives up, or tell the workers."""
+        """Take a message out of its mailbox that its sender gives up, or tell the workers.
+
+        They are told of one that is done, too: its run may wait for a subflow.
+        """
         owner, entries = arrival.own_user_id, self._desk.entries
         flow_id, message_key = cancelled(arrival)
         check_cancellation(arrival, entries.get(owner, message_key))
@@ -176,7 +179,7 @@ class Scheduler:
                 "DELETE FROM mailbox WHERE owner=? AND flow_id=? AND message_key=?",
                 (self._desk.store.owner_id(owner), flow_id, message_key),
             )
-        elif self._boxes(owner).holds(flow_id, message_key):
+        else:
             entries.update(owner, keys.ENGINE_CANCELLED, json_bytes(message_key))
 
     def _refuse(
