@@ -9,6 +9,7 @@ from engine.core.auth import Gate
 from engine.core.delivery import Delivery
 from engine.core.effects import Effects
 from engine.core.entries import Entries
+from engine.core.guard import Guard
 from engine.core.initialisation import Initialisation
 from engine.core.lists import Lists
 from engine.core.operators.base import Desk
@@ -19,6 +20,7 @@ from engine.core.operators.scheduler import Scheduler
 from engine.core.pom import OperatorManager
 from engine.core.queue.accounts import Account, Accounts
 from engine.core.queue.publisher import Publisher, QueueServer
+from engine.core.reserved import check_writable
 from engine.core.settings import Settings
 from engine.core.store import Store
 from engine.core.subscriptions import Subscriptions
@@ -39,6 +41,7 @@ class Parts:
     tokens: Tokens
     users: Users
     gate: Gate
+    guard: Guard
     tasks: Tasks
     effects: Effects
     operators: OperatorManager
@@ -48,6 +51,7 @@ class Parts:
     queue_uri: Callable[[Account], str]
     key_pair: KeyPair
     version: str
+    settings: Settings
 
 
 def join(
@@ -66,14 +70,22 @@ def join(
     table = TaskTable(store, lists)
     presented = TaskEntries(store, lists, table)
     entries = Entries(store, subscriptions, presented)
-    tokens, users = Tokens(secret), Users(store, key_pair)
+    tokens = Tokens(secret, settings.limits.max_token_days * 86400)
+    users, guard = Users(store, key_pair), Guard(settings.limits)
     tasks = Tasks(
         store, subscriptions, lists, table, presented, users, Delivery(users.__contains__)
     )
     effects = Effects(store)
     operators = OperatorManager(store, key_pair.user_id)
     tasks.on_entered = operators.entered
-    desk = Desk(store, entries, tasks, users, effects, tokens, operators.runs, core_uri)
+
+    def check_write(name: str, payload: bytes) -> None:
+        guard.check(name, payload)
+        check_writable(name, protect=not settings.allow_internal_writes)
+
+    desk = Desk(
+        *(store, entries, tasks, users, effects, tokens, operators.runs, core_uri, check_write)
+    )
     operators.equip(
         desk, [PolicyModule(desk), RemoteStorage(desk), RegistryOperator(desk), Scheduler(desk)]
     )
@@ -98,6 +110,7 @@ def join(
         tokens=tokens,
         users=users,
         gate=Gate(tokens, users),
+        guard=guard,
         tasks=tasks,
         effects=effects,
         operators=operators,
@@ -107,4 +120,5 @@ def join(
         queue_uri=queue_uri,
         key_pair=key_pair,
         version=version,
+        settings=settings,
     )

@@ -34,7 +34,6 @@ STORE_FILE = "core.sqlite"
 _GRACE = 1.0
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     # Clients may ask as often as they like whether the connection still stands.
     ("grpc.keepalive_permit_without_calls", 1),
@@ -118,7 +117,10 @@ class Core:
         self.host_token = self.parts.tokens.mint(
             HOST, key_pair.user_id, int(time.time()) + HOST_LIFETIME
         )
-        self._server = grpc.aio.server(options=_OPTIONS)
+        size = min(int(settings.limits.max_message_bytes) or -1, 2**31 - 1)
+        self._server = grpc.aio.server(
+            options=(*_OPTIONS, ("grpc.max_receive_message_length", size))
+        )
         wire.add_CoLinkServicer_to_server(Service(self.parts).servicer(), self._server)
         wire.add_extension_to_server(Extension(self.parts), self._server)
         # Before the port accepts anybody: readers of the file do not wait.

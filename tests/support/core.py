@@ -4,6 +4,7 @@ A test package takes the fixtures over in its conftest.py:
 `from tests.support.core import core, core_process  # noqa: F401`.
 """
 
+import asyncio
 import contextlib
 import shutil
 import signal
@@ -63,10 +64,25 @@ async def make_user(
         info = await stub.RequestInfo(wire.Empty(), metadata=host)
         consent = keys.sign_consent(info.core_public_key, int(time.time()) + 86400)
         token = (await stub.ImportUser(consent, metadata=host)).jwt
+        if getattr(core, "given", False):
+            await _initialised(stub, token)
         for name in operators:
             request = wire.StartProtocolOperatorRequest(protocol_name=name, user_id=keys.user_id)
             await stub.StartProtocolOperator(request, metadata=host)
     return CoreUser(keys.user_id, token, keys)
+
+
+async def _initialised(stub: wire.CoLinkStub, token: str) -> None:
+    """Wait until a core whose operators are processes has started them for a user."""
+    name = wire.StorageEntry(key_name="_internal:_is_initialized")
+    request = wire.StorageEntries(entries=[name])
+    end = time.monotonic() + 60
+    while True:
+        reply = await stub.ReadEntries(request, metadata=(("authorization", token),))
+        if reply.entries[0].payload == b"\x01":
+            return
+        assert time.monotonic() < end, "the user is not initialised"
+        await asyncio.sleep(0.05)
 
 
 class CoreProcess:

@@ -32,6 +32,8 @@ class Desk:
     runs: Callable[[str, str], bool]
     """Tells whether the operators of a package run here for a user: `runs(user_id, package)`."""
     core_uri: Callable[[], str]
+    check_write: Callable[[str, bytes], None]
+    """Refuses to write an entry, by name and value, that a user might not write either."""
 
     def finish(self, copy: TaskCopy) -> None:
         """Finish a task, if it is still started."""

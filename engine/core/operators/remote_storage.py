@@ -15,6 +15,7 @@ from engine.colink import keys, wire
 from engine.colink.payloads import integer_value, nanoseconds_bytes
 from engine.core.operators import variables
 from engine.core.operators.base import Desk, Handler
+from engine.core.refusals import Refusal
 from engine.core.task_table import TaskCopy
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,9 @@ class RemoteStorage:
         params, name = self._params(kind, copy)
         if params is not None:
             old = self._desk.entries.get(copy.owner, name)
-            if old is not None and kind is wire.CreateParams:
+            if not self._fits(name, params.payload):
+                log.info("%s asks %s to keep too much", _requester(copy), copy.owner)
+            elif old is not None and kind is wire.CreateParams:
                 log.info("%s has the entry %s already", copy.owner, name)
             elif self._charge(copy, params.remote_key_name, len(params.payload), old):
                 self._desk.entries.update(copy.owner, name, params.payload)
@@ -141,6 +144,13 @@ class RemoteStorage:
             _requester(copy), params.remote_key_name, public=params.is_public
         )
         return params, name
+
+    def _fits(self, name: str, payload: bytes) -> bool:
+        try:
+            self._desk.check_write(name, payload)
+        except Refusal:
+            return False
+        return True
 
     def _charge(self, copy: TaskCopy, name: str, size: int, old: bytes | None) -> bool:
         """Take the growth of an entry off its requester's quota; False when too little is left."""

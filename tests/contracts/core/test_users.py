@@ -7,15 +7,14 @@ import pytest
 
 from engine.colink import identity, wire
 from engine.core.server import Core
+from tests.support.contract import mint, public_key
 from tests.support.core import make_user
 from tests.support.rpc import Code, bearer, refused
 from tests.support.stock import blocking, sdk, stock
 
 
 def _consent(core: Core, pair: identity.KeyPair, *, signed: float = 0, lasts: float = 3600):
-    return pair.sign_consent(
-        core.parts.key_pair.public_key, int(time.time() + lasts), int(time.time() + signed)
-    )
+    return pair.sign_consent(public_key(core), int(time.time() + lasts), int(time.time() + signed))
 
 
 async def test_the_sdk_makes_a_user_and_finds_him_initialised(core: Core) -> None:
@@ -40,7 +39,7 @@ async def test_a_token_has_exactly_the_claims_and_header_of_the_protocol(core: C
     assert pyjwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
     claims = pyjwt.decode(token, secret, algorithms=["HS256"])
     assert set(claims) == {"privilege", "user_id", "exp"}
-    assert claims["user_id"] == core.parts.key_pair.public_key.hex()
+    assert claims["user_id"] == public_key(core).hex()
     assert abs(claims["exp"] - time.time() - 31 * 86400) < 60
 
 
@@ -77,6 +76,7 @@ async def test_only_the_host_imports_users(core: Core, stub) -> None:
     assert await refused(call) is Code.PERMISSION_DENIED
 
 
+@pytest.mark.ours
 async def test_importing_again_keeps_the_user_and_his_operators(core: Core) -> None:
     user = await make_user(core)
     client = stock(core, user.jwt)
@@ -94,7 +94,7 @@ async def test_importing_again_keeps_the_user_and_his_operators(core: Core) -> N
 async def test_the_header_must_be_there_and_may_be_empty(core: Core, stub) -> None:
     assert await refused(stub.RequestInfo(wire.Empty())) is Code.UNAUTHENTICATED
     info = await stub.RequestInfo(wire.Empty(), metadata=bearer(""))
-    assert info.core_public_key == core.parts.key_pair.public_key
+    assert info.core_public_key == public_key(core)
     assert info.mq_uri == ""
     assert info.requestor_ip == "127.0.0.1"
     assert info.version
@@ -107,7 +107,7 @@ async def test_forged_and_expired_tokens_are_refused_before_anything(core: Core,
     assert await refused(stub.RequestInfo(wire.Empty(), metadata=bearer(forged))) is (
         Code.UNAUTHENTICATED
     )
-    expired = core.parts.tokens.mint("host", core.host_id, int(time.time()) - 1)
+    expired = mint(core, "host", core.host_id, int(time.time()) - 1)
     assert await refused(stub.RequestInfo(wire.Empty(), metadata=bearer(expired))) is (
         Code.UNAUTHENTICATED
     )
@@ -119,14 +119,14 @@ async def test_forged_and_expired_tokens_are_refused_before_anything(core: Core,
 async def test_users_who_were_not_imported_are_denied(core: Core, stub) -> None:
     stranger = identity.KeyPair.generate()
     for privilege in ("user", "guest"):
-        token = core.parts.tokens.mint(privilege, stranger.user_id, 2**31)
+        token = mint(core, privilege, stranger.user_id, 2**31)
         call = stub.RequestInfo(wire.Empty(), metadata=bearer(token))
         assert await refused(call) is Code.PERMISSION_DENIED
 
 
 async def test_guests_and_nobody_reach_no_storage(core: Core, stub) -> None:
     user = await make_user(core)
-    guest = core.parts.tokens.mint("guest", user.user_id, 2**31)
+    guest = mint(core, "guest", user.user_id, 2**31)
     entry = wire.StorageEntry(key_name="a", payload=b"1")
     for token in (guest, ""):
         for call in (
@@ -153,9 +153,17 @@ async def test_a_user_gets_tokens_for_himself(core: Core) -> None:
     guest = identity.claims(await blocking(client.generate_token, "guest"))
     assert (guest.privilege, guest.user_id) == ("guest", user.user_id)
     assert abs(guest.exp - time.time() - 86400) < 60
-    far = await blocking(client.generate_token_with_expiration_time, 2**33, "user")
-    assert identity.claims(far).exp == 2**33
+    month = int(time.time()) + 31 * 86400
+    far = await blocking(client.generate_token_with_expiration_time, month, "user")
+    assert identity.claims(far).exp == month
     assert await blocking(stock(core, far).read_entry, "_internal:_is_initialized") == b"\x01"
+
+
+@pytest.mark.ours
+async def test_a_token_lasts_no_longer_than_the_core_allows(core: Core) -> None:
+    client = stock(core, (await make_user(core)).jwt)
+    endless = await blocking(client.generate_token_with_expiration_time, 2**33, "guest")
+    assert abs(identity.claims(endless).exp - time.time() - 366 * 86400) < 60
 
 
 async def test_a_consent_brings_a_token_to_nobody_in_particular(core: Core, stub) -> None:
