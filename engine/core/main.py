@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from engine.core.install import install
 from engine.core.server import Core
 from engine.core.settings import Settings, parse
 from engine.kits.files import private_folder
@@ -23,13 +24,19 @@ _INSTANT_SERVERS = "instant_servers"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a core until SIGTERM, Ctrl-C, or the end of the engine that started it.
+    """Run a core until SIGTERM, Ctrl-C, or the end of the engine that started it; or `install` it.
 
     Returns 0; 2 for wrong settings, 1 when it cannot start, 75 when the storage failed.
     """
     parent: Parent | None = None
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        settings = parse(arguments, os.environ)
+        if given[:1] == ["install"]:
+            print(f"{install(given[1:])} runs this core.")  # noqa: T201 - the program's output
+            return 0
+        # Storage and queues have users' secrets in them; so for what Valkey writes as well.
+        os.umask(0o077)
+        settings = parse(given, os.environ)
         if settings.child:
             parent = Parent.adopt()
             first = parent.read()

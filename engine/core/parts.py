@@ -9,6 +9,7 @@ from engine.core.auth import Gate
 from engine.core.delivery import Delivery
 from engine.core.effects import Effects
 from engine.core.entries import Entries
+from engine.core.external import ExternalOperators
 from engine.core.guard import Guard
 from engine.core.initialisation import Initialisation
 from engine.core.lists import Lists
@@ -45,6 +46,7 @@ class Parts:
     tasks: Tasks
     effects: Effects
     operators: OperatorManager
+    external: ExternalOperators
     initialisation: Initialisation
     accounts: Accounts
     publisher: Publisher
@@ -102,6 +104,7 @@ def join(
                 entries.update_silently(owner, keys.MQ_URI, uri)
 
     publisher.on_connected = refresh_uris
+    external = ExternalOperators(settings, key_pair.user_id, entries, effects, operators, core_uri)
     folders = [settings.home, *([settings.colink_home] if settings.colink_home else [])]
     return Parts(
         store=store,
@@ -114,7 +117,8 @@ def join(
         tasks=tasks,
         effects=effects,
         operators=operators,
-        initialisation=Initialisation(entries, operators, folders),
+        external=external,
+        initialisation=Initialisation(entries, operators, external, effects, folders),
         accounts=accounts,
         publisher=publisher,
         queue_uri=queue_uri,

@@ -127,6 +127,10 @@ class Core:
         secrets.write_host_token(settings, self.host_token)
         self._port = _bind(self._server, settings)
         await self._server.start()
+        # Operators that are programs call this core, so they come once it answers.
+        self.parts.external.resume()
+        self.parts.initialisation.resume(self.parts.users.all())
+        self.parts.effects.run()
         self._retention = Retention(store, settings.retention_hours)
         self._retention.start()
         log.info("the core answers at %s", self.address)
@@ -135,6 +139,9 @@ class Core:
         """Answer no more calls, commit, and end the queue. Safe after a failed start."""
         if self._retention is not None:
             await self._retention.stop()
+        if self._parts is not None:
+            await self._parts.initialisation.stop()
+            await self._parts.external.stop_all()
         if self._server is not None:
             await self._server.stop(_GRACE)
         if self._parts is not None:

@@ -275,18 +275,24 @@ class Service:
 
     # Operators and information
 
-    def start_protocol_operator(
+    async def start_protocol_operator(
         self, caller: Bearer, request: wire.StartProtocolOperatorRequest
     ) -> wire.ProtocolOperatorInstanceId:
-        """§7.4."""
-        instance_id = self._parts.operators.start(caller, request)
+        """§7.4: one that is built in, or the program of a package."""
+        operators = self._parts.operators
+        operators.check_start(caller, request)
+        if operators.knows(request.protocol_name):
+            instance_id = operators.run(request.user_id, request.protocol_name)
+        else:
+            instance_id = await self._parts.external.start(request)
         return wire.ProtocolOperatorInstanceId(instance_id=instance_id)
 
-    def stop_protocol_operator(
+    async def stop_protocol_operator(
         self, caller: Bearer, request: wire.ProtocolOperatorInstanceId
     ) -> wire.Empty:
         """§7.4."""
         self._parts.operators.stop(caller, request.instance_id)
+        await self._parts.external.stop(request.instance_id)
         return wire.Empty()
 
     def _request_info(

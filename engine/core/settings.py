@@ -97,7 +97,7 @@ def parse(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Se
     return Settings(
         home=Path(given.home).resolve(),
         port=_port(texts.pop("port")),
-        colink_home=_colink_home(environment),
+        colink_home=colink_home(environment),
         limits=limits,
         pom_protocol_inventory=given.pom_protocol_inventory
         or environment.get("COLINK_POM_PROTOCOL_INVENTORY", ""),
@@ -198,7 +198,8 @@ def _is_true(text: str) -> bool:
     return text.lower() in ("1", "true", "yes")
 
 
-def _colink_home(environment: Mapping[str, str]) -> Path | None:
+def colink_home(environment: Mapping[str, str]) -> Path | None:
+    """Return $COLINK_HOME, else ~/.colink, else None (§3.5)."""
     if environment.get("COLINK_HOME"):
         return Path(environment["COLINK_HOME"])
     home = environment.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - may have no home

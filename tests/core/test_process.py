@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engine.core.install import install
 from engine.core.main import main
 from engine.core.server import Core
 from engine.core.settings import Settings, parse
@@ -64,6 +65,16 @@ async def test_the_files_of_a_core(core: Core) -> None:
     assert (home / "host_token.txt").read_text() == core.host_token
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert stat.S_IMODE((home / "core.sqlite").stat().st_mode) == 0o600
+
+
+def test_all_files_are_for_this_user_only(core_process: CoreProcess) -> None:
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode)
+        for path in core_process.home.rglob("*")
+        if path.is_file() and path.name != "stderr.log"  # opened by the test
+    }
+    assert set(modes) >= {"core.sqlite", "core.sqlite-wal", "host_token.txt", "users.acl"}
+    assert not [name for name, mode in modes.items() if mode & 0o077]
 
 
 async def test_secrets_stay_unless_new_ones_are_wanted(tmp_path: Path) -> None:
@@ -128,6 +139,25 @@ async def test_a_child_that_cannot_start_says_why(core: Core, tmp_path: Path) ->
     assert await child.wait() == 1
 
 
+def test_install_writes_the_program_again_but_over_no_other(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLINK_HOME", str(tmp_path / "colink"))
+    program = tmp_path / "colink" / "colink-server"
+    for _ in range(2):
+        assert main(["install"]) == 0
+        assert capsys.readouterr().out == f"{program} runs this core.\n"
+        assert stat.S_IMODE(program.stat().st_mode) == 0o755
+    done = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
+    assert "--inter-core-reverse-mode" in done.stdout
+    program.write_bytes(b"\x7fELF another core")
+    assert main(["install"]) == 1
+    assert "--force" in capsys.readouterr().err
+    assert main(["install", "--force"]) == 0
+    monkeypatch.delenv("COLINK_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["install"]) == 0
+    assert (tmp_path / ".colink" / "colink-server").exists()
+
+
 _INSTANT = """
 import json, sys, time
 from colink.instant_server import InstantServer
@@ -141,9 +171,7 @@ sys.stdin.read()
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_instant_server_runs_it_and_nothing_outlives_the_client(tmp_path: Path, killed) -> None:
-    program = tmp_path / "colink-server"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m engine.core.main "$@"\n')
-    program.chmod(0o755)
+    install([], {"COLINK_HOME": str(tmp_path)})
     client = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", _INSTANT],
         stdin=subprocess.PIPE,

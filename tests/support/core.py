@@ -6,6 +6,7 @@ A test package takes the fixtures over in its conftest.py:
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,8 +89,12 @@ async def _initialised(stub: wire.CoLinkStub, token: str) -> None:
 class CoreProcess:
     """A core in a process of its own, that can be killed and started again on the same home."""
 
-    def __init__(self, home: Path, *arguments: str) -> None:
+    def __init__(
+        self, home: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` is added to this process's."""
         self.home = home
+        self._environment = {**os.environ, **(environment or {})}
         self.port = _free_port()
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
@@ -116,6 +121,7 @@ class CoreProcess:
                 [*command, "--port", str(self.port), *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
+                env=self._environment,
             )
         end = time.monotonic() + 20
         while time.monotonic() < end:
