@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["install"]:
             print(f"{install(given[1:])} runs this core.")  # noqa: T201 - the program's output
             return 0
+        settings = parse(given, os.environ)
         # Storage and queues have users' secrets in them; so for what Valkey writes as well.
         os.umask(0o077)
-        settings = parse(given, os.environ)
         if settings.child:
             parent = Parent.adopt()
             first = parent.read()

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import ssl
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -171,8 +172,13 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials:
     try:
         key, cert = Path(settings.key).read_bytes(), Path(settings.cert).read_bytes()
         ca = Path(settings.ca).read_bytes() if settings.ca else None
+        # gRPC would say no more than that it cannot listen.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.cert, settings.key)
+        if settings.ca:
+            context.load_verify_locations(settings.ca)
     except OSError as error:
-        raise UsageError(f"A file for TLS cannot be read: {error}.") from error
+        raise UsageError(f"The files for TLS cannot be used: {error}.") from error
     return grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=ca is not None)
 
 

@@ -40,6 +40,8 @@ def answer(
     async def method(request: Any, context: Any) -> Any:
         try:
             caller = gate.caller(context, allowed)
+            if request is wire.UNREADABLE:
+                raise malformed("The request is no such message.")
             guard.admit(caller.user_id or auth.requestor_ip(context), request)
             more = (context,) if with_context else ()
             reply = handler(caller, request, *more)

@@ -54,7 +54,11 @@ def public_key(core: Core | GivenCore) -> bytes:
 
 def mint(core: Core | GivenCore, privilege: str, user_id: str, expires: float = 2**31) -> str:
     """Return a token signed with the core's secret; skips where that is not known."""
-    claims = {"privilege": privilege, "user_id": user_id, "exp": int(expires)}
+    return sign(core, {"privilege": privilege, "user_id": user_id, "exp": int(expires)})
+
+
+def sign(core: Core | GivenCore, claims: dict[str, Any]) -> str:
+    """Return a token with any claims at all, signed with the core's secret."""
     if isinstance(core, Core):
         secret = (core.settings.home / "init_state" / "jwt_secret.txt").read_text()
     else:
