@@ -2,12 +2,13 @@
 
 import time
 
+import coincurve
 import jwt as pyjwt
 import pytest
 
 from engine.colink import identity, wire
 from engine.core.server import Core
-from tests.support.contract import mint, public_key
+from tests.support.contract import becomes, mint, public_key
 from tests.support.core import make_user
 from tests.support.rpc import Code, bearer, refused
 from tests.support.stock import blocking, sdk, stock
@@ -67,6 +68,51 @@ async def test_malformed_or_forged_consents_are_refused(core: Core, stub) -> Non
     assert await refused(stub.ImportUser(consent, metadata=host)) is Code.INVALID_ARGUMENT
     consent.public_key = b""
     assert await refused(stub.ImportUser(consent, metadata=host)) is Code.INVALID_ARGUMENT
+
+
+def _metamask(core: Core, secret: bytes, lasts: float = 3600) -> wire.UserConsent:
+    """Return a consent in MetaMask's form: no public key, a signature it is recovered from."""
+    now = int(time.time())
+    consent = wire.UserConsent(signature_timestamp=now, expiration_timestamp=int(now + lasts))
+    digest = identity.consent_digest(consent, public_key(core))
+    signature = coincurve.PrivateKey(secret).sign_recoverable(digest, hasher=None)
+    consent.signature = signature[:64] + bytes((27 + signature[64],))
+    return consent
+
+
+async def test_a_consent_in_metamasks_form_is_as_good(core: Core, stub, bob) -> None:
+    secret = b"\x03" * 32
+    user_id = identity.KeyPair(secret).user_id
+    token = (await stub.ImportUser(_metamask(core, secret), metadata=bearer(core.host_token))).jwt
+    assert identity.claims(token).user_id == user_id
+    request = wire.GenerateTokenRequest(
+        expiration_time=2**31, privilege="user", user_consent=_metamask(core, secret, 5000)
+    )
+    renewed = (await stub.GenerateToken(request, metadata=bearer(""))).jwt
+    user = stock(core, renewed)
+    assert user.get_user_id() == user_id
+    two = [
+        sdk.Participant(user_id=user_id, role="initiator"),
+        sdk.Participant(user_id=bob.get_user_id(), role="receiver"),
+    ]
+    task_id = await blocking(user.run_task, "p", b"", two, True)
+
+    async def status() -> str:
+        payload = await blocking(bob.read_entry, f"_internal:tasks:{task_id}")
+        return wire.Task.FromString(payload).status
+
+    await becomes(status, "started")
+
+
+@pytest.mark.parametrize(
+    "signature", [b"", b"x" * 64, b"\x01" * 64 + b"\x1a", b"\xff" * 64 + b"\x1b"]
+)
+@pytest.mark.ours  # upstream crashes on most of them
+async def test_a_signature_nothing_is_recovered_from_is_malformed(core, stub, signature) -> None:
+    consent = _metamask(core, b"\x04" * 32)
+    consent.signature = signature
+    call = stub.ImportUser(consent, metadata=bearer(core.host_token))
+    assert await refused(call) is Code.INVALID_ARGUMENT
 
 
 async def test_only_the_host_imports_users(core: Core, stub) -> None:
