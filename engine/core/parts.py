@@ -14,6 +14,7 @@ from engine.core.guard import Guard
 from engine.core.initialisation import Initialisation
 from engine.core.lists import Lists
 from engine.core.operators.base import Desk
+from engine.core.operators.inboxes import Inboxes
 from engine.core.operators.policy_module import PolicyModule
 from engine.core.operators.registry import RegistryOperator
 from engine.core.operators.remote_storage import RemoteStorage
@@ -51,6 +52,7 @@ class Parts:
     accounts: Accounts
     publisher: Publisher
     queue_uri: Callable[[Account], str]
+    inboxes: Inboxes
     key_pair: KeyPair
     version: str
     settings: Settings
@@ -80,16 +82,23 @@ def join(
     effects = Effects(store)
     operators = OperatorManager(store, key_pair.user_id)
     tasks.on_entered = operators.entered
+    inboxes = Inboxes()
 
     def check_write(name: str, payload: bytes) -> None:
         guard.check(name, payload)
         check_writable(name, protect=not settings.allow_internal_writes)
 
     desk = Desk(
-        *(store, entries, tasks, users, effects, tokens, operators.runs, core_uri, check_write)
+        *(store, entries, tasks, users, effects, tokens, operators.runs, core_uri, check_write),
+        inboxes,
     )
+    scheduler = Scheduler(desk)
     operators.equip(
-        desk, [PolicyModule(desk), RemoteStorage(desk), RegistryOperator(desk), Scheduler(desk)]
+        desk,
+        [
+            *(PolicyModule(desk), RemoteStorage(desk, scheduler.on_inbox)),
+            *(RegistryOperator(desk), scheduler),
+        ],
     )
     store.on_rollback.append(operators.forget_all)
     publisher = Publisher(store, subscriptions, accounts, server)
@@ -122,6 +131,7 @@ def join(
         accounts=accounts,
         publisher=publisher,
         queue_uri=queue_uri,
+        inboxes=inboxes,
         key_pair=key_pair,
         version=version,
         settings=settings,

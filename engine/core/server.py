@@ -143,6 +143,7 @@ class Core:
         if self._parts is not None:
             await self._parts.initialisation.stop()
             await self._parts.external.stop_all()
+            await self._parts.inboxes.stop()
         if self._server is not None:
             await self._server.stop(_GRACE)
         if self._parts is not None:

@@ -5,7 +5,7 @@ are not charged, and an exhausted quota blocks nobody else.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,8 @@ from engine.core.operators.base import Desk, Handler
 from engine.core.refusals import Refusal
 from engine.core.task_table import TaskCopy
 
+OnInbox = Callable[[str, str, str, bytes], None]
+"""Takes the sender of variables, their task, who is to receive them, and his inbox."""
 log = logging.getLogger(__name__)
 _DEFAULT_QUOTA_KEY = "_remote_storage:default_remaining_quota"
 _DEFAULT_QUOTA = 4 * 2**20
@@ -33,8 +35,10 @@ class RemoteStorage:
         *(f"remote_storage.{name}" for name in ("create", "read", "update", "delete")),
     )
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, on_inbox: OnInbox) -> None:
+        """`on_inbox` is told when the receiver of variables says where he is reached (§8.4)."""
         self._desk = desk
+        self._on_inbox = on_inbox
         self.handlers: Mapping[str, Handler] = {
             "remote_storage.create:provider": partial(self._write, wire.CreateParams),
             "remote_storage.update:provider": partial(self._write, wire.UpdateParams),
@@ -78,6 +82,9 @@ class RemoteStorage:
                 log.info("%s has the entry %s already", copy.owner, name)
             elif self._charge(copy, params.remote_key_name, len(params.payload), old):
                 self._desk.entries.update(copy.owner, name, params.payload)
+                task_id = variables.inbox_of(params.remote_key_name)
+                if task_id:
+                    self._on_inbox(copy.owner, task_id, _requester(copy), params.payload)
         self._desk.finish(copy)
 
     def _delete(self, copy: TaskCopy) -> None:
