@@ -15,11 +15,13 @@ from pathlib import Path
 from engine.core.install import install
 from engine.core.server import Core
 from engine.core.settings import Settings, parse
+from engine.kits.aio import cancel_and_wait
 from engine.kits.files import private_folder
 from engine.kits.parentage import Parent
 from engine.model.errors import EngineError, UsageError
 
 _STORAGE_FAILED = 75
+_DAY = 86400.0
 _INSTANT_SERVERS = "instant_servers"
 
 
@@ -67,16 +69,30 @@ async def _run(settings: Settings, parent: Parent | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await core.start()
+    renewing = asyncio.create_task(_renew(core, parent))
     try:
-        if parent is not None:
-            parent.tell({"state": "ready", "address": core.address, "host_token": core.host_token})
+        _tell_ready(core, parent)
         waits = [asyncio.create_task(event.wait()) for event in (stop, core.failed)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
     finally:
+        await cancel_and_wait([renewing])
         await core.stop()
     return _STORAGE_FAILED if core.failed.is_set() else 0
+
+
+async def _renew(core: Core, parent: Parent | None) -> None:
+    """Renew the host's token each day: upstream's ends while the core runs on."""
+    while True:
+        await asyncio.sleep(_DAY)
+        core.renew_host_token()
+        _tell_ready(core, parent)
+
+
+def _tell_ready(core: Core, parent: Parent | None) -> None:
+    if parent is not None:
+        parent.tell({"state": "ready", "address": core.address, "host_token": core.host_token})
 
 
 def _detach(home: Path) -> None:

@@ -222,6 +222,19 @@ async def test_expired_tasks_cannot_be_confirmed(undecided) -> None:
         await blocking(users[1].confirm_task, task_id, True, False, "")
 
 
+@pytest.mark.ours  # upstream leaves them as they are
+async def test_tasks_nobody_decided_on_end_when_they_expire(core: Core, undecided) -> None:
+    now = int(time.time())
+    expired = await _run(undecided, agreement=True, expiration_time=now - 100)
+    alone = await _run(undecided[:1], agreement=True, expiration_time=now - 100)
+    later = await _run(undecided, agreement=True, expiration_time=now + 100)
+    await core.expiry.sweep(now)
+    assert await _statuses(undecided, expired) == ["rejected", "ignored", "ignored"]
+    assert await _statuses(undecided[:1], alone) == ["started"]
+    assert await _statuses(undecided, later) == ["approved", "waiting", "waiting"]
+    assert await _listed(undecided[1], "_internal:protocols:greet:waiting") == [later]
+
+
 @pytest.mark.ours
 async def test_tasks_that_make_no_sense_are_refused(core: Core, stub, alice, bob) -> None:
     caller = bearer(alice.jwt)

@@ -146,6 +146,16 @@ async def test_the_header_must_be_there_and_may_be_empty(core: Core, stub) -> No
     assert info.version
 
 
+async def test_the_requestors_address_is_the_one_that_proxies_tell(stub) -> None:
+    async def told(*headers: tuple[str, str]) -> str:
+        info = await stub.RequestInfo(wire.Empty(), metadata=(*bearer(""), *headers))
+        return info.requestor_ip
+
+    forwarded, real = ("x-forwarded-for", "10.0.0.1, 10.0.0.2"), ("x-real-ip", "10.0.0.3")
+    assert await told(forwarded, real) == "10.0.0.1"
+    assert await told(real) == "10.0.0.3"
+
+
 async def test_forged_and_expired_tokens_are_refused_before_anything(core: Core, stub) -> None:
     forged = pyjwt.encode(
         {"privilege": "host", "user_id": core.host_id, "exp": 2**31}, b"x" * 32, algorithm="HS256"
