@@ -33,6 +33,55 @@ def test_flags_come_before_the_environment_and_that_before_defaults(tmp_path: Pa
     assert parse(["-p", "1", "-a", "0.0.0.0"], {}).port == 1
 
 
+_TEXTS = {
+    "address": "0.0.0.0",
+    "port": 1234,
+    "mq_uri": "redis://127.0.0.1",
+    "mq_api": "http://127.0.0.1",
+    "mq_prefix": "prefix",
+    "core_uri": "http://127.0.0.1:1",
+    "inter_core_ca": "ca",
+    "inter_core_cert": "cert",
+    "inter_core_key": "key",
+    "cert": "c",
+    "key": "k",
+    "ca": "a",
+}
+_FLAGS = ("force_gen_jwt_secret", "force_gen_priv_key", "inter_core_reverse_mode")
+
+
+def test_upstreams_settings_are_taken_from_flags_and_from_the_environment(tmp_path) -> None:
+    def flag(name: str) -> str:
+        return "--" + name.replace("_", "-")
+
+    arguments = [part for name, value in _TEXTS.items() for part in (flag(name), str(value))]
+    arguments += [flag(name) for name in _FLAGS]
+    arguments += ["--pom-protocol-inventory", "/inventory", "--pom-allow-external-source"]
+    environment = {f"COLINK_SERVER_{name.upper()}": str(value) for name, value in _TEXTS.items()}
+    environment |= {f"COLINK_SERVER_{name.upper()}": "true" for name in _FLAGS}
+    environment |= {
+        "COLINK_POM_PROTOCOL_INVENTORY": "/inventory",
+        "COLINK_POM_ALLOW_EXTERNAL_SOURCE": "true",
+    }
+    home = {"HOME": str(tmp_path)}
+    settings = parse(arguments, home)
+    assert settings == parse([], environment | home)
+    assert {name: getattr(settings, name) for name in _TEXTS} == _TEXTS
+    assert all(getattr(settings, name) for name in _FLAGS)
+    assert settings.pom_protocol_inventory == "/inventory"
+    assert settings.pom_allow_external_source
+    assert settings.colink_home == tmp_path / ".colink"
+
+
+def test_limits_are_numbers_from_flags_and_the_environment() -> None:
+    environment = {"COLINK_SERVER_MAX_KEY_BYTES": "99", "COLINK_SERVER_LOCK_LEASE_SECONDS": "0"}
+    settings = parse(["--max-calls-per-second", "1.5"], environment)
+    assert settings.limits.max_key_bytes == 99
+    assert settings.limits.max_calls_per_second == 1.5
+    assert settings.lock_lease_seconds == 0
+    assert parse([], {}) == parse(["--max-key-bytes", "4096"], {})
+
+
 def test_instant_servers_flags_are_accepted() -> None:
     settings = parse(
         [
@@ -48,7 +97,13 @@ def test_instant_servers_flags_are_accepted() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--port", "x"], ["--cert", "only"], ["--mq-uri", "amqp://localhost"], ["--port", "70000"]],
+    [
+        ["--port", "x"],
+        ["--cert", "only"],
+        ["--mq-uri", "amqp://localhost"],
+        ["--port", "70000"],
+        *(["--max-key-bytes", text] for text in ("x", "-1", "nan", "inf")),
+    ],
 )
 def test_wrong_settings_are_a_line_and_exit_code_two(arguments, capsys, tmp_path) -> None:
     assert main([*arguments, "--home", str(tmp_path)]) == 2

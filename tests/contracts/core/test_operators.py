@@ -122,6 +122,27 @@ class TestInitialisation:
         finally:
             await running.stop()
 
+    @pytest.mark.ours  # cores of the test's own
+    async def test_files_are_looked_up_here_and_then_in_colink_home(self, tmp_path) -> None:
+        here, home = tmp_path / "here", tmp_path / "home"
+        config, template = "user_init_config.toml", "user_init_config.template.toml"
+        places = [here / config, home / config, here / template, home / template]
+        for number, place in enumerate(places):
+            place.parent.mkdir(exist_ok=True)
+            entry = f"{{key_name = 'from', value = '{number}'}}"
+            place.write_text(f"[registry]\noperator_num = 1\ncreate_entry = [{entry}]\n")
+        running = Core(Settings(home=here, port=0, colink_home=home))
+        await running.start()
+        try:
+            for number, place in enumerate(places):
+                user = await stock_user(running)
+                assert await blocking(user.read_entry, "from") == str(number).encode()
+                place.unlink()
+            user = await stock_user(running)
+            assert await blocking(user.read_entry, "_policy_module:init:accept_all_tasks")
+        finally:
+            await running.stop()
+
     @pytest.mark.ours  # upstream leaves the user waiting for ever
     @pytest.mark.parametrize(
         "text",
@@ -290,6 +311,21 @@ class TestRemoteStorage:
         with pytest.raises(Exception, match="status_code"):
             await blocking(carol.remote_storage_read, provider, "p", False, holder)
         assert await blocking(carol.remote_storage_read, provider, "p", True, holder) == b"public"
+
+    async def test_each_of_several_providers_keeps_the_entry(self, core, alice, bob) -> None:
+        carol = await stock_user(core)
+        providers = [bob.get_user_id(), carol.get_user_id()]
+        await blocking(alice.remote_storage_create, providers, "k", b"1", True)
+        for provider in (bob, carol):
+            await _has(provider, f"_remote_storage:public:{alice.get_user_id()}:k", b"1")
+
+    async def test_the_quota_is_counted_for_each_requester(self, alice, bob) -> None:
+        full = 4 * 2**20
+        default = await blocking(bob.read_entry, "_remote_storage:default_remaining_quota")
+        assert int.from_bytes(default, "little", signed=True) == full
+        await blocking(alice.remote_storage_create, [bob.get_user_id()], "name", b"value", False)
+        left = (full - len("name") - len("value")).to_bytes(8, "little", signed=True)
+        await _has(bob, f"_remote_storage:remaining_quota:{alice.get_user_id()}", left)
 
     @pytest.mark.ours  # upstream never gives quota back, and blocks when it is used up
     async def test_the_quota_limits_and_is_given_back(self, alice, bob) -> None:
