@@ -9,9 +9,12 @@ from engine.core.auth import Gate
 from engine.core.delivery import Delivery
 from engine.core.effects import Effects
 from engine.core.entries import Entries
+from engine.core.external import ExternalOperators
+from engine.core.guard import Guard
 from engine.core.initialisation import Initialisation
 from engine.core.lists import Lists
 from engine.core.operators.base import Desk
+from engine.core.operators.inboxes import Inboxes
 from engine.core.operators.policy_module import PolicyModule
 from engine.core.operators.registry import RegistryOperator
 from engine.core.operators.remote_storage import RemoteStorage
@@ -19,6 +22,7 @@ from engine.core.operators.scheduler import Scheduler
 from engine.core.pom import OperatorManager
 from engine.core.queue.accounts import Account, Accounts
 from engine.core.queue.publisher import Publisher, QueueServer
+from engine.core.reserved import check_writable
 from engine.core.settings import Settings
 from engine.core.store import Store
 from engine.core.subscriptions import Subscriptions
@@ -40,15 +44,19 @@ class Parts:
     tokens: Tokens
     users: Users
     gate: Gate
+    guard: Guard
     tasks: Tasks
     effects: Effects
     operators: OperatorManager
+    external: ExternalOperators
     initialisation: Initialisation
     accounts: Accounts
     publisher: Publisher
     queue_uri: Callable[[Account], str]
+    inboxes: Inboxes
     key_pair: KeyPair
     version: str
+    settings: Settings
 
 
 def join(
@@ -68,16 +76,31 @@ def join(
     table = TaskTable(store, lists)
     presented = TaskEntries(store, lists, table)
     entries = Entries(store, subscriptions, presented)
-    tokens, users = Tokens(secret), Users(store, key_pair)
+    tokens = Tokens(secret, settings.limits.max_token_days * 86400)
+    users, guard = Users(store, key_pair), Guard(settings.limits)
     tasks = Tasks(
         store, subscriptions, lists, table, presented, users, Delivery(users.__contains__)
     )
     effects = Effects(store)
     operators = OperatorManager(store, key_pair.user_id)
     tasks.on_entered = operators.entered
-    desk = Desk(store, entries, tasks, users, effects, tokens, operators.runs, core_uri, audit)
+    inboxes = Inboxes()
+
+    def check_write(name: str, payload: bytes) -> None:
+        guard.check(name, payload)
+        check_writable(name, protect=not settings.allow_internal_writes)
+
+    desk = Desk(
+        *(store, entries, tasks, users, effects, tokens, operators.runs, core_uri, check_write),
+        *(inboxes, audit),
+    )
+    scheduler = Scheduler(desk)
     operators.equip(
-        desk, [PolicyModule(desk), RemoteStorage(desk), RegistryOperator(desk), Scheduler(desk)]
+        desk,
+        [
+            *(PolicyModule(desk), RemoteStorage(desk, scheduler.on_inbox)),
+            *(RegistryOperator(desk), scheduler),
+        ],
     )
     store.on_rollback.append(operators.forget_all)
     publisher = Publisher(store, subscriptions, accounts, server)
@@ -92,6 +115,7 @@ def join(
                 entries.update_silently(owner, keys.MQ_URI, uri)
 
     publisher.on_connected = refresh_uris
+    external = ExternalOperators(settings, key_pair.user_id, entries, effects, operators, core_uri)
     folders = [settings.home, *([settings.colink_home] if settings.colink_home else [])]
     return Parts(
         store=store,
@@ -100,13 +124,17 @@ def join(
         tokens=tokens,
         users=users,
         gate=Gate(tokens, users),
+        guard=guard,
         tasks=tasks,
         effects=effects,
         operators=operators,
-        initialisation=Initialisation(entries, operators, folders),
+        external=external,
+        initialisation=Initialisation(entries, operators, external, effects, folders),
         accounts=accounts,
         publisher=publisher,
         queue_uri=queue_uri,
+        inboxes=inboxes,
         key_pair=key_pair,
         version=version,
+        settings=settings,
     )

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import ssl
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ import grpc.aio
 
 from engine.colink import wire
 from engine.core import secrets
+from engine.core.expiry import Expiry
 from engine.core.extension import Extension
 from engine.core.parts import Parts, join
 from engine.core.queue.accounts import Accounts
@@ -35,7 +37,6 @@ STORE_FILE = "core.sqlite"
 _GRACE = 1.0
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     # Clients may ask as often as they like whether the connection still stands.
     ("grpc.keepalive_permit_without_calls", 1),
@@ -60,6 +61,7 @@ class Core:
         self._server: grpc.aio.Server | None = None
         self._queue_server: QueueServer | None = None
         self._retention: Retention | None = None
+        self._expiry: Expiry | None = None
 
     @property
     def address(self) -> str:
@@ -82,6 +84,19 @@ class Core:
         """What forgets old things, once started."""
         assert self._retention is not None
         return self._retention
+
+    @property
+    def expiry(self) -> Expiry:
+        """What ends tasks that nobody decides on, once started."""
+        assert self._expiry is not None
+        return self._expiry
+
+    def renew_host_token(self) -> None:
+        """Give the host a token that lasts 31 days from now. The one before stays valid."""
+        self.host_token = self.parts.tokens.mint(
+            HOST, self.parts.key_pair.user_id, int(time.time()) + HOST_LIFETIME
+        )
+        secrets.write_host_token(self.settings, self.host_token)
 
     async def start(self) -> None:
         """Open the storage, start the queue, and answer calls.
@@ -117,24 +132,36 @@ class Core:
         self.parts.operators.resume_all()
         self.parts.effects.run()
         await store.committed()
-        self.host_token = self.parts.tokens.mint(
-            HOST, key_pair.user_id, int(time.time()) + HOST_LIFETIME
+        size = min(int(settings.limits.max_message_bytes) or -1, 2**31 - 1)
+        self._server = grpc.aio.server(
+            options=(*_OPTIONS, ("grpc.max_receive_message_length", size))
         )
-        self._server = grpc.aio.server(options=_OPTIONS)
         wire.add_CoLinkServicer_to_server(Service(self.parts).servicer(), self._server)
         wire.add_extension_to_server(Extension(self.parts), self._server)
         # Before the port accepts anybody: readers of the file do not wait.
-        secrets.write_host_token(settings, self.host_token)
+        self.renew_host_token()
         self._port = _bind(self._server, settings)
         await self._server.start()
+        # Operators that are programs call this core, so they come once it answers.
+        self.parts.external.resume()
+        self.parts.initialisation.resume(self.parts.users.all())
+        self.parts.effects.run()
         self._retention = Retention(store, settings.retention_hours)
         self._retention.start()
+        self._expiry = Expiry(self.parts.tasks, self.parts.effects, self.parts.users.all)
+        self._expiry.start()
         log.info("the core answers at %s", self.address)
 
     async def stop(self) -> None:
         """Answer no more calls, commit, and end the queue. Safe after a failed start."""
         if self._retention is not None:
             await self._retention.stop()
+        if self._expiry is not None:
+            await self._expiry.stop()
+        if self._parts is not None:
+            await self._parts.initialisation.stop()
+            await self._parts.external.stop_all()
+            await self._parts.inboxes.stop()
         if self._server is not None:
             await self._server.stop(_GRACE)
         if self._parts is not None:
@@ -164,8 +191,13 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials:
     try:
         key, cert = Path(settings.key).read_bytes(), Path(settings.cert).read_bytes()
         ca = Path(settings.ca).read_bytes() if settings.ca else None
+        # gRPC would say no more than that it cannot listen.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.cert, settings.key)
+        if settings.ca:
+            context.load_verify_locations(settings.ca)
     except OSError as error:
-        raise UsageError(f"A file for TLS cannot be read: {error}.") from error
+        raise UsageError(f"The files for TLS cannot be used: {error}.") from error
     return grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=ca is not None)
 
 

@@ -7,16 +7,18 @@ operators' follow-up with it, before the answer leaves.
 import asyncio
 import logging
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 
 from engine.colink import keys, wire
-from engine.core import auth
+from engine.core import auth, locks
 from engine.core.parts import Parts
 from engine.core.queue.accounts import new_queue_name
 from engine.core.refusals import Refusal, conflict, denied, malformed, not_offered, unreachable
+from engine.core.reserved import check_writable
 from engine.core.tokens import GUEST, HOST, USER, Bearer
 from engine.model.errors import CoreUnavailableError
 
@@ -33,11 +35,14 @@ def answer(
 
     The handler gets the caller and the request, and the call's context too if it wants that.
     """
-    gate, effects, store = parts.gate, parts.effects, parts.store
+    gate, guard, effects, store = parts.gate, parts.guard, parts.effects, parts.store
 
     async def method(request: Any, context: Any) -> Any:
         try:
             caller = gate.caller(context, allowed)
+            if request is wire.UNREADABLE:
+                raise malformed("The request is no such message.")
+            guard.admit(caller.user_id or auth.requestor_ip(context), request)
             more = (context,) if with_context else ()
             reply = handler(caller, request, *more)
             if asyncio.iscoroutine(reply):
@@ -54,6 +59,9 @@ def answer(
         except sqlite3.Error as error:
             log.exception("the storage failed")
             await context.abort(grpc.StatusCode.INTERNAL, f"The storage failed: {error}.")
+        except Exception:
+            log.exception("a call failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "The core failed; its log says why.")
         return reply
 
     return method
@@ -124,17 +132,24 @@ class Service:
     # Storage
 
     def create_entry(self, caller: Bearer, entry: wire.StorageEntry) -> wire.StorageEntry:
-        """§4.1."""
+        """§4.1; a lock (§7.3) that was left behind is taken over."""
+        self._check_writable(entry.key_name)
+        lease = self._parts.settings.lock_lease_seconds
+        if lease > 0:
+            before = time.time_ns() - int(lease * 1e9)
+            locks.release_abandoned(self._parts.entries, caller.user_id, entry.key_name, before)
         path = self._parts.entries.create(caller.user_id, entry.key_name, entry.payload)
         return wire.StorageEntry(key_path=path)
 
     def update_entry(self, caller: Bearer, entry: wire.StorageEntry) -> wire.StorageEntry:
         """§4.1."""
+        self._check_writable(entry.key_name)
         path = self._parts.entries.update(caller.user_id, entry.key_name, entry.payload)
         return wire.StorageEntry(key_path=path)
 
     def delete_entry(self, caller: Bearer, entry: wire.StorageEntry) -> wire.StorageEntry:
         """§4.1."""
+        self._check_writable(entry.key_name)
         return wire.StorageEntry(
             key_path=self._parts.entries.delete(caller.user_id, entry.key_name)
         )
@@ -176,13 +191,18 @@ class Service:
         paths = self._parts.entries.listing(owner, directory, history=request.include_history)
         return wire.StorageEntries(entries=[wire.StorageEntry(key_path=path) for path in paths])
 
+    def _check_writable(self, name: str) -> None:
+        check_writable(name, protect=not self._parts.settings.allow_internal_writes)
+
     def _at_path(self, caller: Bearer, path: str) -> bytes:
         owner, separator, rest = path.partition("::")
         if caller.privilege == USER and owner != caller.user_id:
             raise denied("The key path is not one of yours.")
         name, _, timestamp = rest.rpartition("@")
         payload = None
-        if separator and timestamp.isdecimal() and int(timestamp) <= _LATEST:
+        # Numbers longer than those of nanoseconds are not read at all: Python refuses huge ones.
+        is_number = timestamp.isdecimal() and len(timestamp) < 20
+        if separator and is_number and int(timestamp) <= _LATEST:
             payload = self._parts.entries.find_version(owner, name, int(timestamp))
         if payload is None:
             raise conflict(f"There is nothing at {path}.")
@@ -257,18 +277,24 @@ class Service:
 
     # Operators and information
 
-    def start_protocol_operator(
+    async def start_protocol_operator(
         self, caller: Bearer, request: wire.StartProtocolOperatorRequest
     ) -> wire.ProtocolOperatorInstanceId:
-        """§7.4."""
-        instance_id = self._parts.operators.start(caller, request)
+        """§7.4: one that is built in, or the program of a package."""
+        operators = self._parts.operators
+        operators.check_start(caller, request)
+        if operators.knows(request.protocol_name):
+            instance_id = operators.run(request.user_id, request.protocol_name)
+        else:
+            instance_id = await self._parts.external.start(request)
         return wire.ProtocolOperatorInstanceId(instance_id=instance_id)
 
-    def stop_protocol_operator(
+    async def stop_protocol_operator(
         self, caller: Bearer, request: wire.ProtocolOperatorInstanceId
     ) -> wire.Empty:
         """§7.4."""
         self._parts.operators.stop(caller, request.instance_id)
+        await self._parts.external.stop(request.instance_id)
         return wire.Empty()
 
     def _request_info(

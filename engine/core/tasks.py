@@ -16,6 +16,7 @@ from engine.core.subscriptions import Subscriptions
 from engine.core.task_entries import TaskEntries
 from engine.core.task_table import TaskCopy, TaskTable
 from engine.core.transitions import (
+    EXPIRED,
     check_confirm,
     check_request,
     confirmed_status,
@@ -97,6 +98,16 @@ class Tasks:
         if copy.status != "started":
             raise conflict(f"The task {task_id} is {copy.status}, not started.")
         self._move(copy, "finished")
+
+    def expire(self, owner: str, before: float) -> None:
+        """End a user's tasks that expired before the Unix second `before` without being decided on.
+
+        Nobody can decide any more, so nobody has to be told: each copy expires by itself.
+        """
+        for status, final in EXPIRED.items():
+            for copy in self.in_status(owner, status):
+                if copy.task.expiration_time < before:
+                    self._move(copy, final)
 
     def receive(self, owner: str, task: wire.Task) -> None:
         """Take in what another core sends a user of this one: a new task, or decisions (§6.5)."""

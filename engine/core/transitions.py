@@ -9,6 +9,8 @@ from engine.core.refusals import conflict, malformed
 
 FINAL = frozenset({"rejected", "finished"})
 """From these no decision leads away, nor from `started`."""
+EXPIRED = {"waiting": "ignored", "approved": "rejected"}
+"""What becomes of a task that is not decided on until it expires."""
 
 
 def check_request(task: wire.Task, caller: str) -> None:

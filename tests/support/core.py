@@ -4,7 +4,9 @@ A test package takes the fixtures over in its conftest.py:
 `from tests.support.core import core, core_process  # noqa: F401`.
 """
 
+import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,17 +65,36 @@ async def make_user(
         info = await stub.RequestInfo(wire.Empty(), metadata=host)
         consent = keys.sign_consent(info.core_public_key, int(time.time()) + 86400)
         token = (await stub.ImportUser(consent, metadata=host)).jwt
+        if getattr(core, "given", False):
+            await _initialised(stub, token)
         for name in operators:
             request = wire.StartProtocolOperatorRequest(protocol_name=name, user_id=keys.user_id)
             await stub.StartProtocolOperator(request, metadata=host)
     return CoreUser(keys.user_id, token, keys)
 
 
+async def _initialised(stub: wire.CoLinkStub, token: str) -> None:
+    """Wait until a core whose operators are processes has started them for a user."""
+    name = wire.StorageEntry(key_name="_internal:_is_initialized")
+    request = wire.StorageEntries(entries=[name])
+    end = time.monotonic() + 60
+    while True:
+        reply = await stub.ReadEntries(request, metadata=(("authorization", token),))
+        if reply.entries[0].payload == b"\x01":
+            return
+        assert time.monotonic() < end, "the user is not initialised"
+        await asyncio.sleep(0.05)
+
+
 class CoreProcess:
     """A core in a process of its own, that can be killed and started again on the same home."""
 
-    def __init__(self, home: Path, *arguments: str) -> None:
+    def __init__(
+        self, home: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` is added to this process's."""
         self.home = home
+        self._environment = {**os.environ, **(environment or {})}
         self.port = _free_port()
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,6 +121,7 @@ class CoreProcess:
                 [*command, "--port", str(self.port), *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
+                env=self._environment,
             )
         end = time.monotonic() + 20
         while time.monotonic() < end:

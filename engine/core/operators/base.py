@@ -10,6 +10,7 @@ from typing import Protocol
 
 from engine.core.effects import Effects
 from engine.core.entries import Entries
+from engine.core.operators.inboxes import Inboxes
 from engine.core.store import Store
 from engine.core.task_table import TaskCopy
 from engine.core.tasks import Tasks
@@ -33,6 +34,10 @@ class Desk:
     runs: Callable[[str, str], bool]
     """Tells whether the operators of a package run here for a user: `runs(user_id, package)`."""
     core_uri: Callable[[], str]
+    check_write: Callable[[str, bytes], None]
+    """Refuses to write an entry, by name and value, that a user might not write either."""
+
+    inboxes: Inboxes
     audit: Audit = field(default_factory=Audit)
 
     def finish(self, copy: TaskCopy) -> None:

@@ -8,6 +8,7 @@ are only a cache, made again from those two whenever it is missing.
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from engine.colink import keys, wire
 from engine.colink.mailbox import (
@@ -24,7 +25,9 @@ from engine.colink.mailbox import (
 from engine.colink.payloads import is_set, json_bytes
 from engine.core.operators import variables
 from engine.core.operators.base import Desk, Handler
+from engine.core.operators.inboxes import Inbox
 from engine.core.task_table import TaskCopy
+from engine.core.transitions import places_of
 from engine.model.errors import EngineError, UsageError
 from engine.model.ids import DEFAULT_DISPATCH_POINT
 from engine.serving.admission import (
@@ -44,6 +47,7 @@ from engine.serving.outgoing import PROTOCOL
 log = logging.getLogger(__name__)
 _LIFETIME = 86400
 _MESSAGE = "msg"
+_SENDING = "coflows_push:initiator"
 
 
 class Scheduler:
@@ -56,7 +60,7 @@ class Scheduler:
         self._desk = desk
         self._mailboxes: dict[str, Mailboxes] = {}
         self.handlers: Mapping[str, Handler] = {
-            "coflows_push:initiator": self._send,
+            _SENDING: self._send,
             "coflows_push:receiver": self._take_in,
             "coflows_scheduler:local": desk.finish,
         }
@@ -96,6 +100,18 @@ class Scheduler:
                 continue
             variables.send(self._desk, copy.owner, copy.task.task_id, _MESSAGE, payload, receiver)
         self._desk.finish(copy)
+
+    def on_inbox(self, owner: str, task_id: str, receiver: str, payload: bytes) -> None:
+        """Post a pushed message to the receiver's own inbox, where he waits for nothing else."""
+        inbox, copy = Inbox.parse(payload), self._desk.tasks.get(owner, task_id)
+        if inbox is None or copy is None or not places_of(copy.task, receiver):
+            return
+        if f"{copy.task.protocol_name}:{copy.role}" != _SENDING or (push := _push(copy)) is None:
+            return
+        message = self._desk.entries.get(owner, push.message_id)
+        if message is not None:
+            post = partial(self._desk.inboxes.post, inbox, owner, _MESSAGE, message)
+            self._desk.store.after_commit(post)
 
     def _take_in(self, copy: TaskCopy) -> None:
         """Get the message that a push task brings, and take it in."""

@@ -11,7 +11,15 @@ from engine.colink.payloads import json_bytes
 from engine.core.operators.base import Desk
 
 # The empty form is understood by both SDKs: "no direct way to me".
+_KIND = "_variable_transfer"
 _INBOX = json_bytes({"addr": "", "vt_jwt": "", "tls_cert": []})
+
+
+def inbox_of(name: str) -> str:
+    """Return the task whose variable `inbox` an entry of remote_storage is; "" for others."""
+    kind, _, rest = name.partition(":")
+    task_id, _, key = rest.partition(":")
+    return task_id if (kind, key) == (_KIND, "inbox") else ""
 
 
 def send(desk: Desk, sender: str, task_id: str, key: str, payload: bytes, receiver: str) -> None:

@@ -34,6 +34,7 @@ async def test_every_kind_of_change_is_told_in_order(alice) -> None:
         assert message.key_path.startswith(f"{user_id}::a@")
 
 
+@pytest.mark.ours
 async def test_history_is_replayed_oldest_first_from_the_given_time(alice) -> None:
     first = await blocking(alice.create_entry, "a", b"1")
     second = await blocking(alice.update_entry, "a", b"2")
@@ -48,6 +49,7 @@ async def test_history_is_replayed_oldest_first_from_the_given_time(alice) -> No
     assert (await later.next()).key_path == third
 
 
+@pytest.mark.ours
 async def test_only_the_exact_key_is_told_of_also_one_that_is_a_directory(alice) -> None:
     await blocking(alice.create_entry, "d:below", b"1")
     _, messages = await _subscribed(alice, "d", 0)
@@ -101,6 +103,7 @@ async def test_the_host_subscribes_too(core: Core, stub) -> None:
     assert (await stub.RequestInfo(wire.Empty(), metadata=host)).mq_uri
 
 
+@pytest.mark.ours
 async def test_unsubscribing_ends_the_queue_and_is_the_owners_right(core, alice, bob) -> None:
     queue, _ = await _subscribed(alice, "a")
     with pytest.raises(Exception, match="INTERNAL"):
