@@ -18,7 +18,8 @@ from engine.core.operators.remote_storage import RemoteStorage
 from engine.core.operators.scheduler import Scheduler
 from engine.core.pom import OperatorManager
 from engine.core.queue.accounts import Account, Accounts
-from engine.core.queue.publisher import Publisher, QueueServer
+from engine.core.queue.port import MessageQueue
+from engine.core.queue.publisher import Publisher
 from engine.core.settings import Settings
 from engine.core.store import Store
 from engine.core.subscriptions import Subscriptions
@@ -54,7 +55,7 @@ def join(
     settings: Settings,
     store: Store,
     accounts: Accounts,
-    server: QueueServer,
+    message_queue: MessageQueue,
     secret: bytes,
     key_pair: KeyPair,
     version: str,
@@ -78,14 +79,11 @@ def join(
         desk, [PolicyModule(desk), RemoteStorage(desk), RegistryOperator(desk), Scheduler(desk)]
     )
     store.on_rollback.append(operators.forget_all)
-    publisher = Publisher(store, subscriptions, accounts, server)
-
-    def queue_uri(account: Account) -> str:
-        return account.uri(server.address, server.scheme)
+    publisher = Publisher(store, subscriptions, accounts, message_queue)
 
     def refresh_uris() -> None:
         for owner_id, account in accounts.items():
-            owner, uri = store.owner(owner_id), queue_uri(account).encode()
+            owner, uri = store.owner(owner_id), message_queue.uri(account).encode()
             if entries.get(owner, keys.MQ_URI) != uri:
                 entries.update_silently(owner, keys.MQ_URI, uri)
 
@@ -104,7 +102,7 @@ def join(
         initialisation=Initialisation(entries, operators, folders),
         accounts=accounts,
         publisher=publisher,
-        queue_uri=queue_uri,
+        queue_uri=message_queue.uri,
         key_pair=key_pair,
         version=version,
     )

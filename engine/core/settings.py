@@ -42,10 +42,16 @@ class Settings:
     def __post_init__(self) -> None:
         if bool(self.cert) != bool(self.key) or (self.ca and not self.cert):
             raise UsageError("TLS needs both --cert and --key; --ca is for clients' certificates.")
-        if self.mq_uri and not self.mq_uri.startswith("redis"):
+        scheme = urlsplit(self.mq_uri).scheme
+        if self.mq_uri and scheme not in ("redis", "rediss", "amqp", "amqps"):
             raise UsageError(
-                "This core speaks to Redis or Valkey only.",
-                "Leave --mq-uri out to use its own Valkey, or name a redis:// one.",
+                f"--mq-uri begins with {scheme or 'no scheme'}, not with redis or amqp.",
+                "Leave it out to use the core's own Valkey, or name a redis:// or amqp:// server.",
+            )
+        if scheme.startswith("amqp") and urlsplit(self.mq_api).scheme not in ("http", "https"):
+            raise UsageError(
+                "RabbitMQ needs --mq-api, the address of its management API, too.",
+                "Such as http://guest:guest@127.0.0.1:15672/api.",
             )
 
     def uri(self, port: int) -> str:

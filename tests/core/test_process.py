@@ -48,7 +48,13 @@ def test_instant_servers_flags_are_accepted() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--port", "x"], ["--cert", "only"], ["--mq-uri", "amqp://localhost"], ["--port", "70000"]],
+    [
+        ["--port", "x"],
+        ["--cert", "only"],
+        ["--mq-uri", "amqp://localhost"],
+        ["--mq-uri", "nats://localhost"],
+        ["--port", "70000"],
+    ],
 )
 def test_wrong_settings_are_a_line_and_exit_code_two(arguments, capsys, tmp_path) -> None:
     assert main([*arguments, "--home", str(tmp_path)]) == 2

@@ -1,6 +1,8 @@
 """The storage file: transactions, savepoints, the clock; and what is forgotten after a while."""
 
+import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ from engine.colink import keys, wire
 from engine.colink.mailbox import encode_push
 from engine.core import store as store_module
 from engine.core.operators.scheduler import Scheduler
-from engine.core.queue import publisher
 from engine.core.server import Core
 from engine.core.service import Service
 from engine.core.store import Store
@@ -214,17 +215,59 @@ async def _queue(core: Core, user_id: str) -> str:
     return (await Service(core.parts).subscribe(bearer, request)).queue_name
 
 
-async def test_consumers_that_nobody_uses_are_forgotten(
-    core: Core, monkeypatch: pytest.MonkeyPatch
-) -> None:
-
+async def test_consumers_that_nobody_uses_are_forgotten(core: Core) -> None:
     user_id = (await make_user(core)).user_id
     queue = await _queue(core, user_id)
     account = core.parts.accounts.find(core.parts.store.owner_id(user_id))
     assert account is not None
-    monkeypatch.setattr(publisher, "_SWEEP_EVERY", -1)
     async with redis.asyncio.from_url(core.parts.queue_uri(account)) as connection:
         for number in range(40):
             await connection.xreadgroup(queue, f"c{number}", {queue: ">"}, count=1)
-        await core.parts.publisher.sweep()
+        await core.parts.publisher.tidy()
         assert len(await connection.xinfo_consumers(queue, queue)) == 0
+
+
+async def test_who_holds_a_message_or_waits_for_one_is_not_forgotten(core: Core) -> None:
+    user_id = (await make_user(core)).user_id
+    owner_id = core.parts.store.owner_id(user_id)
+    queue = await _queue(core, user_id)
+    send = partial(core.parts.subscriptions.send, queue, owner_id, "a", "update")
+    account = core.parts.accounts.find(owner_id)
+    assert account is not None
+    async with redis.asyncio.from_url(core.parts.queue_uri(account)) as connection:
+        send(1, b"held")
+        held = await connection.xreadgroup(queue, "holder", {queue: ">"}, count=1, block=5000)
+        assert held
+        waiting = asyncio.create_task(
+            connection.xreadgroup(queue, "waiter", {queue: ">"}, count=1, block=5000)
+        )
+        names: set[bytes] = set()
+        while b"waiter" not in names:
+            names = {one["name"] for one in await connection.xinfo_consumers(queue, queue)}
+        for number in range(40):
+            await connection.xreadgroup(queue, f"c{number}", {queue: ">"}, count=1)
+        await core.parts.publisher.tidy()
+        send(2, b"awaited")
+        assert b"awaited" in str(await waiting).encode()
+        names = {one["name"] for one in await connection.xinfo_consumers(queue, queue)}
+        assert names == {b"holder", b"waiter"}
+
+
+async def test_a_busy_queue_keeps_no_more_consumers_than_a_few_hundred(core: Core) -> None:
+    user_id = (await make_user(core)).user_id
+    owner_id = core.parts.store.owner_id(user_id)
+    queue = await _queue(core, user_id)
+    account = core.parts.accounts.find(owner_id)
+    assert account is not None
+    most = 0
+    async with redis.asyncio.from_url(core.parts.queue_uri(account)) as connection:
+        for number in range(1500):
+            core.parts.subscriptions.send(queue, owner_id, "a", "update", number, b"")
+            # As the SDK reads: a name for each message, acknowledged and deleted at once.
+            read = await connection.xreadgroup(queue, f"c{number}", {queue: ">"}, 1, block=5000)
+            message = read[0][1][0][0]
+            await connection.xack(queue, queue, message)
+            await connection.xdel(queue, message)
+            if number % 100 == 99:
+                most = max(most, len(await connection.xinfo_consumers(queue, queue)))
+    assert 32 < most <= 600
