@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from engine.core import maintenance
 from engine.core.server import Core
 from engine.core.settings import Settings, parse
 from engine.kits.files import private_folder
@@ -25,11 +26,15 @@ _INSTANT_SERVERS = "instant_servers"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a core until SIGTERM, Ctrl-C, or the end of the engine that started it.
 
-    Returns 0; 2 for wrong settings, 1 when it cannot start, 75 when the storage failed.
+    `check` and `backup` as the first argument do that instead: see `maintenance`. Returns 0; 2
+    for wrong settings, 1 when it cannot start, 75 when the storage failed.
     """
     parent: Parent | None = None
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        settings = parse(arguments, os.environ)
+        if given and given[0] in maintenance.COMMANDS:
+            return maintenance.run(given)
+        settings = parse(given, os.environ)
         if settings.child:
             parent = Parent.adopt()
             first = parent.read()

@@ -87,7 +87,14 @@ def join(
             if entries.get(owner, keys.MQ_URI) != uri:
                 entries.update_silently(owner, keys.MQ_URI, uri)
 
+    def tell_again(queue: str) -> None:
+        found = subscriptions.find(queue)
+        if found is not None:
+            for version in entries.present(store.owner(found[0]), found[1]):
+                subscriptions.send(queue, *found, "in-storage", *version)
+
     publisher.on_connected = refresh_uris
+    publisher.on_queue_lost = tell_again
     folders = [settings.home, *([settings.colink_home] if settings.colink_home else [])]
     return Parts(
         store=store,

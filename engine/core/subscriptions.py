@@ -69,6 +69,13 @@ class Subscriptions:
             queue: routing_key(self._store.owner(owner_id), name) for queue, owner_id, name in rows
         }
 
+    def find(self, queue: str) -> tuple[int, str] | None:
+        """Return owner and name of the key that a queue is for; None when there is no such one."""
+        row: tuple[int, str] | None = self._store.execute(
+            "SELECT owner, name FROM subscriptions WHERE queue=?", (queue,)
+        ).fetchone()
+        return row
+
     def listened(self, owner_id: int, name: str) -> bool:
         """Tell whether anybody listens to a key."""
         return (owner_id, name) in self._routes

@@ -19,8 +19,11 @@ class Link(Protocol):
         """Is set when the connection is lost and another is needed."""
         ...
 
-    async def restore(self, accounts: Sequence[Account], routes: Routes) -> None:
-        """Make what is missing of accounts and queues, and drop these accounts' other queues."""
+    async def restore(self, accounts: Sequence[Account], routes: Routes) -> list[str]:
+        """Make what is missing of accounts and queues, and drop these accounts' other queues.
+
+        Returns the queues that were missing: what waited in them is lost.
+        """
         ...
 
     async def add_account(self, account: Account) -> None:

@@ -42,6 +42,8 @@ class Publisher:
         self._up = asyncio.Event()
         self._delivered: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self.on_queue_lost: Callable[[str], None] = lambda queue: None
+        """Is told of each queue that the message queue had lost, once it is there again."""
         self.on_connected: Callable[[], None] = lambda: None
         """Is called at each connection: the address may have changed."""
 
@@ -124,7 +126,7 @@ class Publisher:
     async def _connect(self) -> None:
         link = await self._message_queue.connect()
         try:
-            await link.restore(self._accounts.all(), self._subscriptions.routes())
+            lost = await link.restore(self._accounts.all(), self._subscriptions.routes())
         except BaseException:
             await link.close()
             raise
@@ -133,6 +135,8 @@ class Publisher:
             await self._store.committed()
         self._link = link
         self._publish(self._subscriptions.undelivered())
+        for queue in lost:
+            self.on_queue_lost(queue)
         self.on_connected()
         self._up.set()
 

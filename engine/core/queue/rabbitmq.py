@@ -141,15 +141,18 @@ class RabbitLink:
         """See Link."""
         return self._ended
 
-    async def restore(self, accounts: Sequence[Account], routes: Routes) -> None:
+    async def restore(self, accounts: Sequence[Account], routes: Routes) -> list[str]:
         """See Link."""
         self._accounts = {account.username: account for account in accounts}
-        await self._api.define(_definitions(accounts, routes))
+        found: set[str] = set()
         for virtual_host, queue in await self._api.queues():
             # What a user declared himself has a name of another form.
-            ours = virtual_host in self._accounts and username_of(queue) == virtual_host
-            if ours and queue not in routes:
-                await self._api.delete_queue(virtual_host, queue)
+            if virtual_host in self._accounts and username_of(queue) == virtual_host:
+                found.add(queue)
+        await self._api.define(_definitions(accounts, routes))
+        for queue in found.difference(routes):
+            await self.remove_queue(queue)
+        return [queue for queue in routes if queue not in found]
 
     async def add_account(self, account: Account) -> None:
         """See Link."""

@@ -126,14 +126,15 @@ class StreamLink:
         """See Link."""
         return self._line.ended
 
-    async def restore(self, accounts: Sequence[Account], routes: Routes) -> None:
+    async def restore(self, accounts: Sequence[Account], routes: Routes) -> list[str]:
         """See Link."""
         await asyncio.gather(*(self.add_account(account) for account in accounts))
-        await asyncio.gather(*(self.add_queue(queue, key) for queue, key in routes.items()))
+        made = await asyncio.gather(*(self._made(queue) for queue in routes))
         usernames = {account.username for account in accounts}
         for queue in await self._streams():
             if queue not in routes and username_of(queue) in usernames:
                 await self.call("DEL", queue)
+        return [queue for queue, is_new in zip(routes, made, strict=True) if is_new]
 
     async def add_account(self, account: Account) -> None:
         """See Link."""
@@ -141,13 +142,18 @@ class StreamLink:
 
     async def add_queue(self, queue: str, routing_key: str) -> None:
         """See Link. Routing keys are for RabbitMQ."""
+        await self._made(queue)
+
+    async def _made(self, queue: str) -> bool:
+        """Make a queue; False when it is there."""
+        self._queues.add(queue)
         try:
-            # From the beginning: a message may come before the group does, after a crash.
             await self.call("XGROUP", "CREATE", queue, queue, "0", "MKSTREAM")
         except UsageError as error:
             if "BUSYGROUP" not in error.message:
                 raise
-        self._queues.add(queue)
+            return False
+        return True
 
     async def remove_queue(self, queue: str) -> None:
         """See Link."""
