@@ -121,7 +121,7 @@ class Core:
         secrets.write_host_token(settings, self.host_token)
         self._port = _bind(self._server, settings)
         await self._server.start()
-        self._retention = Retention(store, settings.retention_hours)
+        self._retention = Retention(store, settings.retention_hours, settings.history_hours)
         self._retention.start()
         log.info("the core answers at %s", self.address)
 

@@ -1,6 +1,7 @@
 """What the core is told at its start: upstream's flags and environment (§3.5), and a few more."""
 
 import argparse
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,9 @@ class Settings:
     force_gen_priv_key: bool = False
     colink_home: Path | None = None
     retention_hours: float = 168.0
-    """How long old history, ended tasks and transferred messages are kept; 0: for ever."""
+    """How long ended tasks and transferred messages are kept; 0: for ever."""
+    history_hours: float = 0.0
+    """How long old versions and deleted entries of users are kept; 0: for ever."""
     child: bool = False
 
     def __post_init__(self) -> None:
@@ -86,7 +89,8 @@ def parse(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Se
         home=Path(given.home).resolve(),
         port=_port(texts.pop("port")),
         colink_home=_colink_home(environment),
-        retention_hours=float(given.retention_hours),
+        retention_hours=_hours(texts.pop("retention_hours")),
+        history_hours=_hours(texts.pop("history_hours")),
         child=given.child,
         **texts,
         **flags,
@@ -106,8 +110,16 @@ _TEXTS = {
     "inter_core_ca": "",
     "inter_core_cert": "",
     "inter_core_key": "",
+    "retention_hours": str(Settings.retention_hours),
+    "history_hours": str(Settings.history_hours),
 }
 _FLAGS = ("force_gen_jwt_secret", "force_gen_priv_key", "inter_core_reverse_mode")
+_HELP = {
+    "mq_uri": "a redis:// or amqp:// server instead of the core's own Valkey;",
+    "mq_api": "RabbitMQ's management API, such as http://guest:guest@127.0.0.1:15672/api;",
+    "retention_hours": "how long ended tasks and transferred messages are kept, 0 for ever;",
+    "history_hours": "how long old versions of users' entries are kept, 0 for ever;",
+}
 _SHORT = {"address": "-a", "port": "-p"}
 
 
@@ -119,20 +131,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, default in _TEXTS.items():
         short = [_SHORT[name]] if name in _SHORT else []
-        parser.add_argument(
-            *short, _flag(name), default=None, help=f"default: {default}" if default else None
-        )
+        parser.add_argument(*(*short, _flag(name)), help=" ".join(_help(name, default)) or None)
     for name in _FLAGS:
         parser.add_argument(_flag(name), action="store_true")
     # Upstream's flags of its package manager: built-in operators need no inventory.
     parser.add_argument("--pom-protocol-inventory", help="accepted; operators are built in")
     parser.add_argument("--pom-allow-external-source", action="store_true", help="accepted")
     parser.add_argument("--home", default=".", help="where everything is kept; default: here")
-    parser.add_argument(
-        "--retention-hours", type=float, default=Settings.retention_hours, help="0: keep for ever"
-    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser
+
+
+def _help(name: str, default: str) -> list[str]:
+    return [
+        *([_HELP[name]] if name in _HELP else []),
+        *([f"default: {default}"] if default else []),
+    ]
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not 0 <= hours < math.inf:
+        raise UsageError(f"{text!r} is not a number of hours.", "0 keeps everything for ever.")
+    return hours
 
 
 def _flag(name: str) -> str:

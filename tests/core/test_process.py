@@ -49,11 +49,9 @@ def test_instant_servers_flags_are_accepted() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--port", "x"],
-        ["--cert", "only"],
-        ["--mq-uri", "amqp://localhost"],
-        ["--mq-uri", "nats://localhost"],
-        ["--port", "70000"],
+        *(["--port", "x"], ["--port", "70000"], ["--cert", "only"]),
+        *(["--retention-hours", "-1"], ["--history-hours", "long"]),
+        *(["--mq-uri", "amqp://localhost"], ["--mq-uri", "nats://localhost"]),
     ],
 )
 def test_wrong_settings_are_a_line_and_exit_code_two(arguments, capsys, tmp_path) -> None:

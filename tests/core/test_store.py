@@ -1,4 +1,4 @@
-"""The storage file: transactions, savepoints, the clock; and what is forgotten after a while."""
+"""The storage file: transactions, savepoints, the clock; and idle consumers."""
 
 import asyncio
 import time
@@ -115,51 +115,6 @@ async def test_a_file_of_another_version_is_refused(path: Path) -> None:
     await store.close()
     with pytest.raises(UsageError, match="another version"):
         Store(path, _failed)
-
-
-class TestRetention:
-    async def test_old_history_deleted_and_transferred_entries_go(self, core: Core) -> None:
-        entries, store = core.parts.entries, core.parts.store
-        user_id = (await make_user(core)).user_id
-        old = entries.create(user_id, "kept", b"1")
-        entries.update(user_id, "kept", b"2")
-        for name in ("gone:a", "push_tasks:x:msg"):
-            entries.create(user_id, name, b"1")
-        entries.delete(user_id, "gone:a")
-        await core.retention.sweep(store.tick())
-        await store.committed()
-        assert entries.get(user_id, "kept") == b"2"
-        assert entries.find_version(user_id, "kept", int(old.partition("@")[2])) is None
-        assert entries.get(user_id, "push_tasks:x:msg") is None
-        assert entries.listing(user_id, "gone:", history=True) == []
-        assert entries.listing(user_id, "push_tasks:", history=True) == []
-        entries.create(user_id, "gone:a", b"again")
-        assert entries.get(user_id, "gone:a") == b"again"
-
-    async def test_what_is_young_stays(self, core: Core) -> None:
-        entries, store = core.parts.entries, core.parts.store
-        user_id = (await make_user(core)).user_id
-        before = store.tick()
-        first = entries.create(user_id, "push_tasks:x:msg", b"1")
-        entries.update(user_id, "push_tasks:x:msg", b"2")
-        await core.retention.sweep(before)
-        timestamp = int(first.partition("@")[2])
-        assert entries.find_version(user_id, "push_tasks:x:msg", timestamp) == b"1"
-
-    async def test_ended_tasks_go_and_others_stay(self, core: Core) -> None:
-
-        user_id = (await make_user(core)).user_id
-        tasks = core.parts.tasks
-        me = [wire.Participant(user_id=user_id, role="local")]
-        ended, running = (
-            tasks.create(user_id, wire.Task(protocol_name="p", participants=me)) for _ in range(2)
-        )
-        tasks.finish(user_id, ended)
-        await core.parts.store.committed()
-        await core.retention.sweep(core.parts.store.tick())
-        await core.parts.store.committed()
-        assert tasks.get(user_id, ended) is None
-        assert tasks.get(user_id, running) is not None
 
 
 async def test_a_failing_operator_undoes_only_its_own_part(
