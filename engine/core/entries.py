@@ -196,13 +196,17 @@ class Entries:
                 "SELECT name FROM directories WHERE owner=? AND parent=?", (owner_id, directory)
             )
         }
+        # Left to itself, SQLite goes through all of the owner's entries.
         if history:
             statement = (
-                "SELECT k.name, v.ts FROM keys k JOIN versions v ON v.key=k.id"
-                " WHERE k.owner=? AND k.directory=?"
+                "SELECT k.name, v.ts FROM keys k INDEXED BY keys_by_directory"
+                " JOIN versions v ON v.key=k.id WHERE k.owner=? AND k.directory=?"
             )
         else:
-            statement = "SELECT name, latest FROM keys WHERE owner=? AND directory=? AND latest>0"
+            statement = (
+                "SELECT name, latest FROM keys INDEXED BY keys_by_directory"
+                " WHERE owner=? AND directory=? AND latest>0"
+            )
         found.update(self._store.execute(statement, (owner_id, directory)))
         if directory.startswith(_INTERNAL):
             found.update(self._kept.listing(owner_id, directory))

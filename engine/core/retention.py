@@ -7,9 +7,10 @@ in small steps, each a transaction of its own between two calls.
 """
 
 import asyncio
+import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from engine.colink import keys, wire
 from engine.core.store import Store
@@ -20,6 +21,7 @@ _PAUSE = 0.05
 _STEP = 300
 _HOUR = 3600 * 10**9
 _ENDED = ("finished", "rejected", "ignored")
+_GOING_ON = ("waiting", "approved", "started")
 _PASSING = re.compile(
     r"(?:push_tasks|get_instance_tasks):(?P<message>[^:]+):"
     r"|_remote_storage:private:[^:]*:_variable_transfer:(?P<variable>[^:]+):"
@@ -78,10 +80,11 @@ class Retention:
         while (next_entry := self._entries_step(entry, before, history_before, needed)) is not None:
             entry = next_entry
             await asyncio.sleep(_PAUSE)
-        task = 0
-        while (next_task := self._tasks_step(task, before, needed)) is not None:
-            task = next_task
-            await asyncio.sleep(_PAUSE)
+        for list_id in self._status_lists(_ENDED):
+            after = 0
+            while (next_after := self._tasks_step(list_id, after, before, needed)) is not None:
+                after = next_after
+                await asyncio.sleep(_PAUSE)
 
     def _before(self, hours: float) -> int:
         return self._now() - int(hours * _HOUR) if hours > 0 else 0
@@ -93,20 +96,28 @@ class Retention:
             for (key,) in self._store.execute("SELECT message_key FROM mailbox")
             if (found := _PASSED_ON.match(key))
         }
-        last = 0
-        while True:
-            rows = self._store.execute(
-                "SELECT id, task_id, record FROM tasks WHERE id>? AND status NOT IN (?, ?, ?)"
-                " ORDER BY id LIMIT ?",
-                (last, *_ENDED, _STEP),
-            ).fetchall()
-            for _, task_id, record in rows:
-                parameter = wire.Task.FromString(record).protocol_param.decode(errors="replace")
-                needed.update((task_id, *_PASSED_ON.findall(parameter)))
-            if len(rows) < _STEP:
-                return needed
-            last = rows[-1][0]
-            await asyncio.sleep(_PAUSE)
+        for list_id in self._status_lists(_GOING_ON):
+            last = 0
+            while rows := self._store.execute(
+                "SELECT entered, task_id, record FROM tasks WHERE status_list=? AND entered>?"
+                " ORDER BY entered LIMIT ?",
+                (list_id, last, _STEP),
+            ).fetchall():
+                for last, task_id, record in rows:  # noqa: B007 - where the next step begins
+                    parameter = wire.Task.FromString(record).protocol_param
+                    messages = _PASSED_ON.findall(parameter.decode(errors="replace"))
+                    needed.update((task_id, *messages))
+                await asyncio.sleep(_PAUSE)
+        return needed
+
+    def _status_lists(self, statuses: Iterable[str]) -> list[int]:
+        """Return the ids of all owners' lists of tasks in one of `statuses`."""
+        names = [keys.status_list(status) for status in statuses]
+        rows = self._store.execute(
+            "SELECT id FROM lists WHERE name IN (SELECT value FROM json_each(?))",
+            (json.dumps(names),),
+        )
+        return [row[0] for row in rows]
 
     def _entries_step(
         self, position: tuple[int, str], before: int, history_before: int, needed: set[str]
@@ -144,7 +155,8 @@ class Retention:
         self._store.write_many(
             # Each message has a directory of its own, which would stay empty for ever.
             "DELETE FROM directories WHERE owner=?1 AND parent=?2 AND name=?3"
-            " AND NOT EXISTS (SELECT 1 FROM keys WHERE owner=?1 AND directory=?3 || ':')"
+            " AND NOT EXISTS (SELECT 1 FROM keys INDEXED BY keys_by_directory"
+            "  WHERE owner=?1 AND directory=?3 || ':')"
             " AND NOT EXISTS (SELECT 1 FROM directories WHERE owner=?1 AND parent=?3 || ':')",
             [
                 (row[0], row[3][:-1].rpartition(":")[0] + ":", row[3][:-1])
@@ -153,22 +165,19 @@ class Retention:
             ],
         )
 
-    def _tasks_step(self, position: int, before: int, needed: set[str]) -> int | None:
-        """Look at the next tasks after `position` and forget those that ended long ago.
+    def _tasks_step(self, list_id: int, after: int, before: int, needed: set[str]) -> int | None:
+        """Forget the next tasks of a list of ended ones, and return when the last came into it.
 
         One that another participant has not ended stays: his decision is still to be told.
         """
         rows = self._store.execute(
-            "SELECT id, task_id, status, entered FROM tasks WHERE id>? ORDER BY id LIMIT ?",
-            (position, _STEP),
+            "SELECT entered, id, task_id FROM tasks WHERE status_list=? AND entered>? AND entered<?"
+            " ORDER BY entered LIMIT ?",
+            (list_id, after, before, _STEP),
         ).fetchall()
-        if not rows or rows[0][0] >= before:
+        if not rows:
             return None
-        gone = [
-            (row,)
-            for row, task_id, status, entered in rows
-            if status in _ENDED and entered < before and task_id not in needed
-        ]
+        gone = [(row,) for _, row, task_id in rows if task_id not in needed]
         if gone:
             self._store.write_many("DELETE FROM tasks WHERE id=?", gone)
         return int(rows[-1][0])
