@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from engine.core import maintenance
 from engine.core.install import install
 from engine.core.server import Core
 from engine.core.settings import Settings, parse
@@ -29,7 +30,8 @@ _INSTANT_SERVERS = "instant_servers"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a core until SIGTERM, Ctrl-C, or the end of the engine that started it; or `install` it.
 
-    Returns 0; 2 for wrong settings, 1 when it cannot start, 75 when the storage failed.
+    `check` and `backup` as the first argument do that instead: see `maintenance`. Returns 0; 2
+    for wrong settings, 1 when it cannot start, 75 when the storage failed.
     """
     parent: Parent | None = None
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["install"]:
             print(f"{install(given[1:])} runs this core.")  # noqa: T201 - the program's output
             return 0
+        if given and given[0] in maintenance.COMMANDS:
+            return maintenance.run(given)
         settings = parse(given, os.environ)
         # Storage and queues have users' secrets in them; so for what Valkey writes as well.
         os.umask(0o077)

@@ -21,7 +21,8 @@ from engine.core.operators.remote_storage import RemoteStorage
 from engine.core.operators.scheduler import Scheduler
 from engine.core.pom import OperatorManager
 from engine.core.queue.accounts import Account, Accounts
-from engine.core.queue.publisher import Publisher, QueueServer
+from engine.core.queue.port import MessageQueue
+from engine.core.queue.publisher import Publisher
 from engine.core.reserved import check_writable
 from engine.core.settings import Settings
 from engine.core.store import Store
@@ -63,7 +64,7 @@ def join(
     settings: Settings,
     store: Store,
     accounts: Accounts,
-    server: QueueServer,
+    message_queue: MessageQueue,
     secret: bytes,
     key_pair: KeyPair,
     version: str,
@@ -103,18 +104,22 @@ def join(
         ],
     )
     store.on_rollback.append(operators.forget_all)
-    publisher = Publisher(store, subscriptions, accounts, server)
-
-    def queue_uri(account: Account) -> str:
-        return account.uri(server.address, server.scheme)
+    publisher = Publisher(store, subscriptions, accounts, message_queue)
 
     def refresh_uris() -> None:
         for owner_id, account in accounts.items():
-            owner, uri = store.owner(owner_id), queue_uri(account).encode()
+            owner, uri = store.owner(owner_id), message_queue.uri(account).encode()
             if entries.get(owner, keys.MQ_URI) != uri:
                 entries.update_silently(owner, keys.MQ_URI, uri)
 
+    def tell_again(queue: str) -> None:
+        found = subscriptions.find(queue)
+        if found is not None:
+            for version in entries.present(store.owner(found[0]), found[1]):
+                subscriptions.send(queue, *found, "in-storage", *version)
+
     publisher.on_connected = refresh_uris
+    publisher.on_queue_lost = tell_again
     external = ExternalOperators(settings, key_pair.user_id, entries, effects, operators, core_uri)
     folders = [settings.home, *([settings.colink_home] if settings.colink_home else [])]
     return Parts(
@@ -132,7 +137,7 @@ def join(
         initialisation=Initialisation(entries, operators, external, effects, folders),
         accounts=accounts,
         publisher=publisher,
-        queue_uri=queue_uri,
+        queue_uri=message_queue.uri,
         inboxes=inboxes,
         key_pair=key_pair,
         version=version,

@@ -20,7 +20,8 @@ from engine.core.extension import Extension
 from engine.core.parts import Parts, join
 from engine.core.queue.accounts import Accounts
 from engine.core.queue.given import GivenServer
-from engine.core.queue.publisher import QueueServer
+from engine.core.queue.port import MessageQueue
+from engine.core.queue.streams import Streams, acl_rule
 from engine.core.queue.valkey import Valkey
 from engine.core.retention import Retention
 from engine.core.service import Service
@@ -59,7 +60,6 @@ class Core:
         self._lock: int | None = None
         self._parts: Parts | None = None
         self._server: grpc.aio.Server | None = None
-        self._queue_server: QueueServer | None = None
         self._retention: Retention | None = None
         self._expiry: Expiry | None = None
 
@@ -118,14 +118,12 @@ class Core:
         token_secret, key_pair = secrets.load(settings)
         store = Store(settings.home / STORE_FILE, lambda error: self.failed.set())
         accounts = Accounts(store, settings.mq_prefix)
-        self._queue_server = (
-            GivenServer(settings.mq_uri)
-            if settings.mq_uri
-            else Valkey(settings.home / "valkey", settings.queue_host, accounts.rules)
-        )
         self._parts = join(
-            *(settings, store, accounts, self._queue_server, token_secret, key_pair),
-            *(version("colink-engine"), lambda: self.address, self._audit),
+            *(settings, store, accounts, _message_queue(settings, accounts)),
+            *(token_secret, key_pair),
+            version=version("colink-engine"),
+            core_uri=lambda: self.address,
+            audit=self._audit,
         )
         store.owner_id(key_pair.user_id)
         await self.parts.publisher.start()
@@ -146,7 +144,7 @@ class Core:
         self.parts.external.resume()
         self.parts.initialisation.resume(self.parts.users.all())
         self.parts.effects.run()
-        self._retention = Retention(store, settings.retention_hours)
+        self._retention = Retention(store, settings.retention_hours, settings.history_hours)
         self._retention.start()
         self._expiry = Expiry(self.parts.tasks, self.parts.effects, self.parts.users.all)
         self._expiry.start()
@@ -171,6 +169,23 @@ class Core:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _message_queue(settings: Settings, accounts: Accounts) -> MessageQueue:
+    if not settings.mq_uri:
+        return Streams(
+            Valkey(
+                settings.home / "valkey",
+                settings.queue_host,
+                lambda: [acl_rule(account) for account in accounts.all()],
+            )
+        )
+    if settings.mq_uri.startswith("redis"):
+        return Streams(GivenServer(settings.mq_uri))
+    # Only users of RabbitMQ pay for this import.
+    from engine.core.queue.rabbitmq import RabbitMq
+
+    return RabbitMq(settings.mq_uri, settings.mq_api)
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:

@@ -19,6 +19,7 @@ from engine.core.parts import Parts
 from engine.core.queue.accounts import new_queue_name
 from engine.core.refusals import Refusal, conflict, denied, malformed, not_offered, unreachable
 from engine.core.reserved import check_writable
+from engine.core.subscriptions import routing_key
 from engine.core.tokens import GUEST, HOST, USER, Bearer
 from engine.model.errors import CoreUnavailableError
 
@@ -259,7 +260,7 @@ class Service:
             )
             await parts.publisher.add_account(account)
         queue = new_queue_name(account)
-        await parts.publisher.add_queue(queue)
+        await parts.publisher.add_queue(queue, routing_key(caller.user_id, name))
         # From here on nothing waits: no change is missed, none is told twice.
         parts.subscriptions.add(owner_id, name, queue)
         for version in parts.entries.since(caller.user_id, name, request.start_timestamp):

@@ -37,7 +37,9 @@ class Settings:
     force_gen_priv_key: bool = False
     colink_home: Path | None = None
     retention_hours: float = 168.0
-    """How long old history, ended tasks and transferred messages are kept; 0: for ever."""
+    """How long ended tasks and transferred messages are kept; 0: for ever."""
+    history_hours: float = 0.0
+    """How long old versions and deleted entries of users are kept; 0: for ever."""
     lock_lease_seconds: float = 3600.0
     """After this long a lock (§7.3) may be taken from who holds it; 0: never."""
     allow_internal_writes: bool = False
@@ -52,10 +54,16 @@ class Settings:
     def __post_init__(self) -> None:
         if bool(self.cert) != bool(self.key) or (self.ca and not self.cert):
             raise UsageError("TLS needs both --cert and --key; --ca is for clients' certificates.")
-        if self.mq_uri and not self.mq_uri.startswith("redis"):
+        scheme = urlsplit(self.mq_uri).scheme
+        if self.mq_uri and scheme not in ("redis", "rediss", "amqp", "amqps"):
             raise UsageError(
-                "This core speaks to Redis or Valkey only.",
-                "Leave --mq-uri out to use its own Valkey, or name a redis:// one.",
+                f"--mq-uri begins with {scheme or 'no scheme'}, not with redis or amqp.",
+                "Leave it out to use the core's own Valkey, or name a redis:// or amqp:// server.",
+            )
+        if scheme.startswith("amqp") and urlsplit(self.mq_api).scheme not in ("http", "https"):
+            raise UsageError(
+                "RabbitMQ needs --mq-api, the address of its management API, too.",
+                "Such as http://guest:guest@127.0.0.1:15672/api.",
             )
 
     def uri(self, port: int) -> str:
@@ -124,12 +132,17 @@ _TEXTS = {
     "inter_core_cert": "",
     "inter_core_key": "",
 }
+_HELP = {
+    "mq_uri": "a redis:// or amqp:// server instead of the core's own Valkey;",
+    "mq_api": "RabbitMQ's management API, such as http://guest:guest@127.0.0.1:15672/api;",
+}
 _FLAGS = (
     *("force_gen_jwt_secret", "force_gen_priv_key", "inter_core_reverse_mode"),
     "allow_internal_writes",
 )
 _NUMBERS = {
-    "retention_hours": (Settings.retention_hours, "how long old history is kept"),
+    "retention_hours": (Settings.retention_hours, "how long ended tasks and messages are kept"),
+    "history_hours": (Settings.history_hours, "how long old versions of entries are kept"),
     "lock_lease_seconds": (Settings.lock_lease_seconds, "after which a lock may be taken over"),
     "max_message_bytes": (Limits.max_message_bytes, "of a whole request"),
     "max_payload_bytes": (Limits.max_payload_bytes, "of an entry's value or a task's parameter"),
@@ -150,9 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, default in _TEXTS.items():
         short = [_SHORT[name]] if name in _SHORT else []
-        parser.add_argument(
-            *short, _flag(name), default=None, help=f"default: {default}" if default else None
-        )
+        parser.add_argument(*(*short, _flag(name)), help=" ".join(_help(name, default)) or None)
     for name in _FLAGS:
         parser.add_argument(_flag(name), action="store_true")
     for name, (default_number, what) in _NUMBERS.items():
@@ -172,6 +183,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--home", default=".", help="where everything is kept; default: here")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser
+
+
+def _help(name: str, default: str) -> list[str]:
+    return [
+        *([_HELP[name]] if name in _HELP else []),
+        *([f"default: {default}"] if default else []),
+    ]
 
 
 def _flag(name: str) -> str:

@@ -98,10 +98,9 @@ def test_instant_servers_flags_are_accepted() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--port", "x"],
-        ["--cert", "only"],
-        ["--mq-uri", "amqp://localhost"],
-        ["--port", "70000"],
+        *(["--port", "x"], ["--port", "70000"], ["--cert", "only"]),
+        *(["--retention-hours", "-1"], ["--history-hours", "long"]),
+        *(["--mq-uri", "amqp://localhost"], ["--mq-uri", "nats://localhost"]),
         *(["--max-key-bytes", text] for text in ("x", "-1", "nan", "inf")),
     ],
 )

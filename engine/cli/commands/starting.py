@@ -8,6 +8,7 @@ import typer
 from engine.cli import output
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import Yes
+from engine.cli.session import session_of
 from engine.model.errors import UsageError
 
 
@@ -44,10 +45,16 @@ def schema() -> int:
 
 
 def core(context: typer.Context) -> int:
-    """Run the embedded core alone, in the foreground.
+    """Run the embedded core alone, in the foreground; all arguments are those of colink-server.
 
-    All arguments are those of colink-server.
+
+    `check` and `backup TARGET` look at the engine's own core, unless --home names another.
     """
-    from engine.core.main import main  # gRPC
+    from engine.core import maintenance  # SQLite, gRPC
+    from engine.core.main import main
 
-    return int(main(context.args) or ExitCode.DONE)
+    arguments = list(context.args)
+    is_maintenance = bool(arguments) and arguments[0] in maintenance.COMMANDS
+    if is_maintenance and not any(text.startswith("--home") for text in arguments):
+        arguments += ["--home", str(session_of(context).home().core)]
+    return int(main(arguments) or ExitCode.DONE)
