@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from engine.colink import keys
 from engine.colink.identity import KeyPair
 from engine.core.auth import Gate
-from engine.core.delivery import Delivery
 from engine.core.effects import Effects
 from engine.core.entries import Entries
 from engine.core.initialisation import Initialisation
 from engine.core.lists import Lists
 from engine.core.operators.base import Desk
 from engine.core.operators.policy_module import PolicyModule
-from engine.core.operators.registry import RegistryOperator
+from engine.core.operators.registry import REG_CONFIG, RegistryOperator
 from engine.core.operators.remote_storage import RemoteStorage
 from engine.core.operators.scheduler import Scheduler
+from engine.core.peers.address_book import AddressBook
+from engine.core.peers.outbox import Outbox
+from engine.core.peers.peers import Peers, join_peers
 from engine.core.pom import OperatorManager
 from engine.core.queue.accounts import Account, Accounts
 from engine.core.queue.publisher import Publisher, QueueServer
@@ -40,6 +42,7 @@ class Parts:
     users: Users
     gate: Gate
     tasks: Tasks
+    peers: Peers
     effects: Effects
     operators: OperatorManager
     initialisation: Initialisation
@@ -67,16 +70,17 @@ def join(
     presented = TaskEntries(store, lists, table)
     entries = Entries(store, subscriptions, presented)
     tokens, users = Tokens(secret), Users(store, key_pair)
-    tasks = Tasks(
-        store, subscriptions, lists, table, presented, users, Delivery(users.__contains__)
-    )
+    outbox, book = Outbox(store), AddressBook(entries)
+    tasks = Tasks(store, subscriptions, lists, table, presented, users, outbox)
     effects = Effects(store)
     operators = OperatorManager(store, key_pair.user_id)
-    tasks.on_entered = operators.entered
-    desk = Desk(store, entries, tasks, users, effects, tokens, operators.runs, core_uri)
-    operators.equip(
-        desk, [PolicyModule(desk), RemoteStorage(desk), RegistryOperator(desk), Scheduler(desk)]
-    )
+    tasks.on_entered.append(operators.entered)
+    desk = Desk(store, entries, tasks, users, effects, tokens, operators.runs, core_uri, book)
+    # The engine's own core keeps to its home; others meet at a file in $COLINK_HOME.
+    shared = None if settings.child else settings.colink_home
+    registry = RegistryOperator(desk, shared / REG_CONFIG if shared else None)
+    operators.equip(desk, [PolicyModule(desk), RemoteStorage(desk), registry, Scheduler(desk)])
+    peers = join_peers(settings, store, tasks, effects, book, outbox, registry.answers)
     store.on_rollback.append(operators.forget_all)
     publisher = Publisher(store, subscriptions, accounts, server)
 
@@ -99,6 +103,7 @@ def join(
         users=users,
         gate=Gate(tokens, users),
         tasks=tasks,
+        peers=peers,
         effects=effects,
         operators=operators,
         initialisation=Initialisation(entries, operators, folders),

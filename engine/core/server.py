@@ -40,6 +40,9 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),
+    # Who holds a reverse connection and is gone without a word is noticed after both.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
 )
 
 
@@ -112,9 +115,6 @@ class Core:
         )
         store.owner_id(key_pair.user_id)
         await self.parts.publisher.start()
-        self.parts.operators.resume_all()
-        self.parts.effects.run()
-        await store.committed()
         self.host_token = self.parts.tokens.mint(
             HOST, key_pair.user_id, int(time.time()) + HOST_LIFETIME
         )
@@ -124,7 +124,12 @@ class Core:
         # Before the port accepts anybody: readers of the file do not wait.
         secrets.write_host_token(settings, self.host_token)
         self._port = _bind(self._server, settings)
+        # Now that the address is known, operators can tell it to registries.
+        self.parts.operators.resume_all()
+        self.parts.effects.run()
+        await store.committed()
         await self._server.start()
+        self.parts.peers.start()
         self._retention = Retention(store, settings.retention_hours)
         self._retention.start()
         log.info("the core answers at %s", self.address)
@@ -133,9 +138,12 @@ class Core:
         """Answer no more calls, commit, and end the queue. Safe after a failed start."""
         if self._retention is not None:
             await self._retention.stop()
+        if self._parts is not None:
+            await self._parts.peers.stop()
         if self._server is not None:
             await self._server.stop(_GRACE)
         if self._parts is not None:
+            self._parts.effects.stop()
             await self._parts.publisher.stop()
             with contextlib.suppress(Exception):
                 await self._parts.store.close()

@@ -42,6 +42,8 @@ class Settings:
     def __post_init__(self) -> None:
         if bool(self.cert) != bool(self.key) or (self.ca and not self.cert):
             raise UsageError("TLS needs both --cert and --key; --ca is for clients' certificates.")
+        if bool(self.inter_core_cert) != bool(self.inter_core_key):
+            raise UsageError("TLS between cores needs both --inter-core-cert and --inter-core-key.")
         if self.mq_uri and not self.mq_uri.startswith("redis"):
             raise UsageError(
                 "This core speaks to Redis or Valkey only.",

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from engine.core.effects import Effects
 from engine.core.entries import Entries
+from engine.core.peers.address_book import AddressBook
 from engine.core.store import Store
 from engine.core.task_table import TaskCopy
 from engine.core.tasks import Tasks
@@ -32,6 +33,8 @@ class Desk:
     runs: Callable[[str, str], bool]
     """Tells whether the operators of a package run here for a user: `runs(user_id, package)`."""
     core_uri: Callable[[], str]
+    """The address under which others reach this core."""
+    book: AddressBook
 
     def finish(self, copy: TaskCopy) -> None:
         """Finish a task, if it is still started."""

@@ -9,6 +9,7 @@ import pytest
 from engine.colink import wire
 from engine.core.server import Core
 from tests.support.core import core, core_process  # noqa: F401
+from tests.support.cores import places  # noqa: F401
 from tests.support.stock import stock_user
 
 
