@@ -94,7 +94,7 @@ class RegistryOperator:
 
     def _join(self, user_id: str) -> None:
         try:
-            registry = self._shared(user_id) or self._default(user_id)
+            registry = self._shared(user_id, become=True) or self._default(user_id)
         except BlockingIOError:
             self._desk.effects.later(_LOCKED_FOR, partial(self._join, user_id))
             return
@@ -102,8 +102,9 @@ class RegistryOperator:
         if registries:
             self._publish(user_id, registries)
 
-    def _shared(self, user_id: str) -> wire.Registry | None:
-        """Return the registry that the shared file names; an empty one gets this user's name.
+    def _shared(self, user_id: str, *, become: bool) -> wire.Registry | None:
+        """Return the registry that the shared file names; with `become`, an empty file gets this
+        user's name.
 
         Raises BlockingIOError when another core has it.
         """
@@ -113,7 +114,7 @@ class RegistryOperator:
             with self._reg_config.open("r+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 address, token = [*file.read().splitlines(), "", ""][:2]
-                if not address or _user_of(token) == user_id:
+                if become and (not address or _user_of(token) == user_id):
                     address, token = self._desk.core_uri(), self._guest_token(user_id)
                     self._reg_config.chmod(0o600)
                     file.seek(0)
@@ -123,7 +124,16 @@ class RegistryOperator:
             raise
         except OSError:
             return None
-        return wire.Registry(address=address, guest_jwt=token)
+        return wire.Registry(address=address, guest_jwt=token) if address else None
+
+    def _join_again(self, user_id: str) -> None:
+        """Follow the shared file to a registry that moved, or to a new one."""
+        try:
+            registry = self._shared(user_id, become=False)
+        except BlockingIOError:
+            return
+        if registry is not None and registry not in self._registries(user_id):
+            self._publish(user_id, [registry])
 
     def _default(self, user_id: str) -> wire.Registry | None:
         address, token = (
@@ -204,6 +214,11 @@ class RegistryOperator:
         if wanted in self._desk.users:
             here = Address(self._desk.core_uri(), self._guest_token(wanted))
             self._desk.book.write(Pair(copy.owner, wanted), here)
+            self._desk.finish(copy)
+            return
+        self._join_again(copy.owner)
+        known = [self._known(copy.owner, registry) for registry in self._registries(copy.owner)]
+        if wanted in known:
             self._desk.finish(copy)
         else:
             self._round(copy, wanted, set(), 0)
