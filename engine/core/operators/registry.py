@@ -94,19 +94,43 @@ class RegistryOperator:
 
     def _join(self, user_id: str) -> None:
         try:
-            registry = self._shared(user_id, become=True) or self._default(user_id)
+            registries = self._current(user_id)
         except BlockingIOError:
             self._desk.effects.later(_LOCKED_FOR, partial(self._join, user_id))
             return
-        registries = self._registries(user_id) if registry is None else [registry]
         if registries:
             self._publish(user_id, registries)
 
-    def _shared(self, user_id: str, *, become: bool) -> wire.Registry | None:
-        """Return the registry that the shared file names; with `become`, an empty file gets this
-        user's name.
+    def _join_again(self, user_id: str) -> None:
+        """Follow a registry that moved."""
+        try:
+            registries = self._current(user_id)
+        except BlockingIOError:
+            return
+        if registries != self._registries(user_id):
+            self._publish(user_id, registries)
 
-        Raises BlockingIOError when another core has it.
+    def _current(self, user_id: str) -> list[wire.Registry]:
+        """Return the user's registries, where they are now.
+
+        Who has none yet gets the one of the shared file, or else the default one.
+        """
+        known = self._registries(user_id)
+        shared = self._shared(user_id, become=not known)
+        if not known:
+            first = shared or self._default(user_id)
+            return [first] if first is not None else []
+        moved = _user_of(shared.guest_jwt) if shared is not None else ""
+        return [
+            shared if shared is not None and _user_of(one.guest_jwt) == moved else one
+            for one in known
+        ]
+
+    def _shared(self, user_id: str, *, become: bool) -> wire.Registry | None:
+        """Return the registry that the shared file names, if any.
+
+        With `become`, this user's name is put into an empty file; his own name is renewed. Raises
+        BlockingIOError when another core has the file.
         """
         if self._reg_config is None:
             return None
@@ -114,7 +138,7 @@ class RegistryOperator:
             with self._reg_config.open("r+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 address, token = [*file.read().splitlines(), "", ""][:2]
-                if become and (not address or _user_of(token) == user_id):
+                if _user_of(token) == user_id or (become and not address):
                     address, token = self._desk.core_uri(), self._guest_token(user_id)
                     self._reg_config.chmod(0o600)
                     file.seek(0)
@@ -125,15 +149,6 @@ class RegistryOperator:
         except OSError:
             return None
         return wire.Registry(address=address, guest_jwt=token) if address else None
-
-    def _join_again(self, user_id: str) -> None:
-        """Follow the shared file to a registry that moved, or to a new one."""
-        try:
-            registry = self._shared(user_id, become=False)
-        except BlockingIOError:
-            return
-        if registry is not None and registry not in self._registries(user_id):
-            self._publish(user_id, [registry])
 
     def _default(self, user_id: str) -> wire.Registry | None:
         address, token = (

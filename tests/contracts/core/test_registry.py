@@ -141,6 +141,16 @@ async def test_registries_are_changed_with_the_sdk(network: list[Member]) -> Non
     assert registry.core.parts.entries.get(registry.user_id, _record_of(ann)) is None
 
 
+async def test_a_choice_of_registries_outlives_a_restart(places: Places, colink_home: Path) -> None:
+    _, ann, bob = await places.members(3, colink_home=colink_home)
+    chosen = wire.Registries(registries=[_registry(bob)])
+    await blocking(ann.sdk.update_registries, chosen)
+    await ann.place.stop()
+    await ann.place.start()
+    kept = await blocking(ann.sdk.read_entry, "_registry:registries")
+    assert wire.Registries.FromString(kept) == chosen
+
+
 async def test_default_registries_come_from_the_init_file(places: Places, tmp_path: Path) -> None:
     (registry,) = await places.members(1)
     await blocking(
