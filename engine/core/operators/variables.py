@@ -7,9 +7,11 @@ have made for him. To users of other cores it goes by remote_storage.
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from engine.colink import keys, wire
 from engine.colink.payloads import json_bytes
+from engine.colink.variables import PATIENCE
 from engine.core.operators.base import Desk
 
 # The empty form is understood by both SDKs: "no direct way to me".
@@ -39,8 +41,9 @@ def receive(
 ) -> None:
     """Call `then` with a variable, now or as an effect of its arrival.
 
-    A sender outside this module waits to be told how to reach the receiver, so that is sent first;
-    unless `announce` is False, for a sender who is known not to wait.
+    A sender outside this module waits to be told how to reach the receiver, so he is told, if he is
+    elsewhere only when nothing has come for a moment: from another core of ours it comes unasked.
+    With `announce` False nobody is told, for senders who are known not to wait.
     """
     name = keys.variable(sender, task_id, key)
     payload = desk.entries.get(receiver, name)
@@ -48,7 +51,15 @@ def receive(
         then(payload)
         return
     desk.entries.watch(receiver, name, lambda value: desk.effects.add(lambda: then(value)))
-    if announce:
+    if announce and sender in desk.users:
+        send(desk, receiver, task_id, "inbox", _INBOX, sender)
+    elif announce:
+        desk.effects.later(PATIENCE, partial(_announce, desk, receiver, task_id, name, sender))
+
+
+def _announce(desk: Desk, receiver: str, task_id: str, name: str, sender: str) -> None:
+    copy = desk.tasks.get(receiver, task_id)
+    if desk.entries.get(receiver, name) is None and copy is not None and copy.status == "started":
         send(desk, receiver, task_id, "inbox", _INBOX, sender)
 
 
