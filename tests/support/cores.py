@@ -33,7 +33,11 @@ class Member:
     @property
     def sdk(self) -> Any:
         """The stock SDK's object for this user."""
-        return stock(self.core, self.jwt)
+        client, settings = stock(self.core, self.jwt), self.place.settings
+        if settings.cert:
+            client.ca_certificate(settings.inter_core_ca)
+            client.identity(settings.cert, settings.key)
+        return client
 
     @asynccontextmanager
     async def stub(self) -> AsyncIterator[wire.CoLinkStub]:
@@ -132,7 +136,11 @@ class Place:
         await self.core.stop()
 
     async def member(self) -> Member:
-        user = await make_user(self.core)
+        settings, credentials = self.settings, None
+        if settings.cert:
+            files = (settings.inter_core_ca, settings.key, settings.cert)
+            credentials = grpc.ssl_channel_credentials(*(Path(f).read_bytes() for f in files))
+        user = await make_user(self.core, credentials=credentials)
         return Member(self, user.user_id, user.jwt)
 
 
