@@ -178,8 +178,6 @@ class Courier:
 
     async def _pause(self, pair: Pair, wake: asyncio.Event, failures: int) -> None:
         """Wait before the next attempt, but no longer than until the core answers again."""
-        if failures >= _LOOK_AGAIN_AFTER:
-            await self._transport.look_again(pair)
         seconds, channel = _BACKOFF.delay(failures), self._transport.channel(pair)
 
         async def recovered() -> None:
@@ -190,7 +188,11 @@ class Courier:
             else:
                 await asyncio.sleep(seconds)
 
-        await _first(wake.wait(), recovered(), timeout=seconds)
+        async def moved() -> None:
+            if failures < _LOOK_AGAIN_AFTER or not await self._transport.look_again(pair):
+                await asyncio.sleep(seconds)
+
+        await _first(wake.wait(), recovered(), moved(), timeout=seconds)
 
     async def _sweep(self) -> None:
         """Drop what streams have certainly carried."""

@@ -73,8 +73,8 @@ class Transport:
             address = await self._lookup.find(pair)
             if address is None:
                 raise conflict(
-                    f"The user {pair.peer_id} cannot be reached: he is not on this core, not among"
-                    " the known users, and no registry knows him."
+                    f"The user {pair.peer_id} cannot be reached: he is not on this core, the known"
+                    " users have no valid address and token of him, and no registry knows him."
                 )
             await self._first_hop(pair, address)
 
@@ -92,9 +92,9 @@ class Transport:
                     raise LaterError("he is elsewhere now") from error
             raise _failure(error) from error
 
-    async def look_again(self, pair: Pair) -> None:
-        """Ask the registries where a peer is who does not answer where he is said to be."""
-        await self._lookup.find(pair, wrong=self._book.find(pair))
+    async def look_again(self, pair: Pair) -> bool:
+        """Ask the registries where a peer is who does not answer; True when he is elsewhere."""
+        return await self._lookup.find(pair, wrong=self._book.find(pair)) is not None
 
     def channel(self, pair: Pair) -> CoreChannel | None:
         """Return the channel to a peer's core, whose recovery is worth waiting for."""
@@ -110,11 +110,7 @@ class Transport:
             await self._forward(pair, address, task)
             return
         try:
-            if (
-                parcel.opening
-                and self._dialler is not None
-                and await self._dialler.open(pair, address, task)
-            ):
+            if parcel.opening and await self._dial(pair, address, task):
                 return
             await self._links.to(address.core).stub.InterCoreSyncTask(
                 task, metadata=(("authorization", address.token),), timeout=DEADLINE
@@ -123,6 +119,17 @@ class Transport:
             raise RefusedError(str(error)) from error
         except grpc.aio.UsageError as error:
             raise LaterError("the channel was closed") from error
+
+    async def _dial(self, pair: Pair, address: Address, task: wire.Task) -> bool:
+        """Bring a new task by a reverse connection; False when a call has to do it."""
+        if self._dialler is None:
+            return False
+        try:
+            return await self._dialler.open(pair, address, task)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return False
+            raise
 
     async def _forward(self, pair: Pair, address: Address, task: wire.Task) -> None:
         """Give a task to the core of the forwarder, which passes it on (§6.6)."""
