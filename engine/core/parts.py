@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from engine.colink import keys
 from engine.colink.identity import KeyPair
 from engine.core.auth import Gate
-from engine.core.delivery import Delivery
 from engine.core.effects import Effects
 from engine.core.entries import Entries
 from engine.core.external import ExternalOperators
@@ -16,9 +15,12 @@ from engine.core.lists import Lists
 from engine.core.operators.base import Desk
 from engine.core.operators.inboxes import Inboxes
 from engine.core.operators.policy_module import PolicyModule
-from engine.core.operators.registry import RegistryOperator
+from engine.core.operators.registry import REG_CONFIG, RegistryOperator
 from engine.core.operators.remote_storage import RemoteStorage
 from engine.core.operators.scheduler import Scheduler
+from engine.core.peers.address_book import AddressBook
+from engine.core.peers.outbox import Outbox
+from engine.core.peers.peers import Peers, join_peers
 from engine.core.pom import OperatorManager
 from engine.core.queue.accounts import Account, Accounts
 from engine.core.queue.port import MessageQueue
@@ -47,6 +49,7 @@ class Parts:
     gate: Gate
     guard: Guard
     tasks: Tasks
+    peers: Peers
     effects: Effects
     operators: OperatorManager
     external: ExternalOperators
@@ -79,12 +82,11 @@ def join(
     entries = Entries(store, subscriptions, presented)
     tokens = Tokens(secret, settings.limits.max_token_days * 86400)
     users, guard = Users(store, key_pair), Guard(settings.limits)
-    tasks = Tasks(
-        store, subscriptions, lists, table, presented, users, Delivery(users.__contains__)
-    )
+    outbox, book = Outbox(store), AddressBook(entries)
+    tasks = Tasks(store, subscriptions, lists, table, presented, users, outbox)
     effects = Effects(store)
     operators = OperatorManager(store, key_pair.user_id)
-    tasks.on_entered = operators.entered
+    tasks.on_entered.append(operators.entered)
     inboxes = Inboxes()
 
     def check_write(name: str, payload: bytes) -> None:
@@ -92,17 +94,21 @@ def join(
         check_writable(name, protect=not settings.allow_internal_writes)
 
     desk = Desk(
-        *(store, entries, tasks, users, effects, tokens, operators.runs, core_uri, check_write),
-        *(inboxes, audit),
+        *(store, entries, tasks, users, effects, tokens, operators.runs, core_uri, book),
+        *(check_write, inboxes, audit),
     )
+    # The engine's own core keeps to its home; others meet at a file in $COLINK_HOME.
+    shared = None if settings.child else settings.colink_home
+    registry = RegistryOperator(desk, shared / REG_CONFIG if shared else None)
     scheduler = Scheduler(desk)
     operators.equip(
         desk,
         [
             *(PolicyModule(desk), RemoteStorage(desk, scheduler.on_inbox)),
-            *(RegistryOperator(desk), scheduler),
+            *(registry, scheduler),
         ],
     )
+    peers = join_peers(settings, store, tasks, effects, book, outbox, registry.answers)
     store.on_rollback.append(operators.forget_all)
     publisher = Publisher(store, subscriptions, accounts, message_queue)
 
@@ -131,6 +137,7 @@ def join(
         gate=Gate(tokens, users),
         guard=guard,
         tasks=tasks,
+        peers=peers,
         effects=effects,
         operators=operators,
         external=external,

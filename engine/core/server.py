@@ -43,6 +43,9 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),
+    # Who holds a reverse connection and is gone without a word is noticed after both.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
 )
 
 
@@ -127,9 +130,6 @@ class Core:
         )
         store.owner_id(key_pair.user_id)
         await self.parts.publisher.start()
-        self.parts.operators.resume_all()
-        self.parts.effects.run()
-        await store.committed()
         size = min(int(settings.limits.max_message_bytes) or -1, 2**31 - 1)
         self._server = grpc.aio.server(
             options=(*_OPTIONS, ("grpc.max_receive_message_length", size))
@@ -139,11 +139,16 @@ class Core:
         # Before the port accepts anybody: readers of the file do not wait.
         self.renew_host_token()
         self._port = _bind(self._server, settings)
+        # Now that the address is known, operators can tell it to registries.
+        self.parts.operators.resume_all()
+        self.parts.effects.run()
+        await store.committed()
         await self._server.start()
         # Operators that are programs call this core, so they come once it answers.
         self.parts.external.resume()
         self.parts.initialisation.resume(self.parts.users.all())
         self.parts.effects.run()
+        self.parts.peers.start()
         self._retention = Retention(store, settings.retention_hours, settings.history_hours)
         self._retention.start()
         self._expiry = Expiry(self.parts.tasks, self.parts.effects, self.parts.users.all)
@@ -160,9 +165,11 @@ class Core:
             await self._parts.initialisation.stop()
             await self._parts.external.stop_all()
             await self._parts.inboxes.stop()
+            await self._parts.peers.stop()
         if self._server is not None:
             await self._server.stop(_GRACE)
         if self._parts is not None:
+            self._parts.effects.stop()
             await self._parts.publisher.stop()
             with contextlib.suppress(Exception):
                 await self._parts.store.close()

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -17,7 +17,7 @@ from engine.colink import keys, wire
 from engine.core import auth, locks
 from engine.core.parts import Parts
 from engine.core.queue.accounts import new_queue_name
-from engine.core.refusals import Refusal, conflict, denied, malformed, not_offered, unreachable
+from engine.core.refusals import Refusal, conflict, denied, malformed
 from engine.core.reserved import check_writable
 from engine.core.subscriptions import routing_key
 from engine.core.tokens import GUEST, HOST, USER, Bearer
@@ -211,15 +211,15 @@ class Service:
 
     # Tasks
 
-    def create_task(self, caller: Bearer, request: wire.Task) -> wire.Task:
+    async def create_task(self, caller: Bearer, request: wire.Task) -> wire.Task:
         """§6.1."""
-        return wire.Task(task_id=self._parts.tasks.create(caller.user_id, request))
+        return wire.Task(task_id=await self._parts.peers.outgoing.create(caller.user_id, request))
 
-    def confirm_task(self, caller: Bearer, request: wire.ConfirmTaskRequest) -> wire.Empty:
+    async def confirm_task(self, caller: Bearer, request: wire.ConfirmTaskRequest) -> wire.Empty:
         """§6.2."""
         if not request.HasField("decision"):
             raise malformed("The request has no decision.")
-        self._parts.tasks.confirm(caller.user_id, request.task_id, request.decision)
+        await self._parts.peers.outgoing.confirm(caller.user_id, request.task_id, request.decision)
         return wire.Empty()
 
     def finish_task(self, caller: Bearer, request: wire.Task) -> wire.Empty:
@@ -227,24 +227,22 @@ class Service:
         self._parts.tasks.finish(caller.user_id, request.task_id)
         return wire.Empty()
 
-    def _sync_task(self, caller: Bearer, request: wire.Task, context: Any) -> wire.Empty:
-        """§6.5, at the receiver. Forwarding needs reverse connections, which come next."""
+    async def _sync_task(self, caller: Bearer, request: wire.Task, context: Any) -> wire.Empty:
+        """§6.5, at the receiver; §6.6, at the core of a forwarder."""
         target = auth.metadata(context, "forwarding-target")
-        if target is not None:
-            raise unreachable(f"There is no reverse connection to {target}.")
-        self._parts.tasks.receive(caller.user_id, request)
+        if target is None:
+            self._parts.tasks.receive(caller.user_id, request)
+        else:
+            await self._parts.peers.incoming.forward(caller.user_id, target, request)
         return wire.Empty()
 
-    async def _reverse_connection(
-        self, request: wire.Task, context: Any
-    ) -> AsyncIterator[wire.Task]:
-        """§6.6: the place of reverse connections."""
+    async def _reverse_connection(self, request: wire.Task, context: Any) -> None:
+        """§6.6, at the receiver: the call stays open, and carries tasks back."""
         try:
-            self._parts.gate.caller(context, auth.PEERS)
-            raise not_offered("This core does not hold reverse connections.")
+            caller = self._parts.gate.caller(context, auth.PEERS)
+            await self._parts.peers.incoming.hold(caller.user_id, request, context)
         except Refusal as refusal:
             await context.abort(refusal.code, refusal.message)
-        yield request
 
     # Subscriptions
 

@@ -54,6 +54,8 @@ class Settings:
     def __post_init__(self) -> None:
         if bool(self.cert) != bool(self.key) or (self.ca and not self.cert):
             raise UsageError("TLS needs both --cert and --key; --ca is for clients' certificates.")
+        if bool(self.inter_core_cert) != bool(self.inter_core_key):
+            raise UsageError("TLS between cores needs both --inter-core-cert and --inter-core-key.")
         scheme = urlsplit(self.mq_uri).scheme
         if self.mq_uri and scheme not in ("redis", "rediss", "amqp", "amqps"):
             raise UsageError(

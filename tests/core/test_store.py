@@ -1,6 +1,7 @@
 """The storage file: transactions, savepoints, the clock; and idle consumers."""
 
 import asyncio
+import sqlite3
 import time
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import redis.asyncio
 
 from engine.colink import keys, wire
 from engine.colink.mailbox import encode_push
+from engine.core import schema
 from engine.core import store as store_module
 from engine.core.operators.scheduler import Scheduler
 from engine.core.server import Core
@@ -116,6 +118,18 @@ async def test_a_file_of_another_version_is_refused(path: Path) -> None:
     await store.close()
     with pytest.raises(UsageError, match="another version"):
         Store(path, _failed)
+
+
+async def test_a_file_of_an_earlier_version_gets_what_it_lacks(path: Path) -> None:
+    with sqlite3.connect(path) as earlier:
+        earlier.executescript(schema.STEPS[0] + "PRAGMA user_version=1;")
+        earlier.execute("INSERT INTO meta(name, value) VALUES('a', 1)")
+    earlier.close()
+    store = Store(path, _failed)
+    assert store.meta("a") == 1
+    assert store.execute("SELECT COUNT(*) FROM parcels").fetchone() == (0,)
+    assert store.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    await store.close()
 
 
 async def test_a_failing_operator_undoes_only_its_own_part(

@@ -1,8 +1,9 @@
-"""A certificate authority for tests, and identities that it vouches for."""
+"""Certificates of an authority of the test's own."""
 
 import datetime
 import ipaddress
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -10,56 +11,66 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
+class Pair(NamedTuple):
+    """Paths of a certificate and its key, in PEM."""
+
+    cert: str
+    key: str
+
+
 class Authority:
-    """Writes certificates and keys as PEM files into a folder."""
+    """Signs certificates for this machine's loopback names."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
-        builder = self._builder(name, self._key, self._name)
-        constraints = x509.BasicConstraints(ca=True, path_length=None)
-        builder = builder.add_extension(constraints, critical=True)
-        self.ca = str(folder / f"{name}.pem")
-        """The path of the authority's own certificate."""
-        self._write(Path(self.ca), builder.sign(self._key, hashes.SHA256()))
+        certificate = _builder(self._name, self._name, self._key.public_key(), ca=True)
+        self.ca = self._write(f"{name}.pem", _pem(certificate.sign(self._key, hashes.SHA256())))
+        """The path of its own certificate."""
 
-    def issue(self, name: str) -> tuple[str, str]:
-        """Return the paths of a certificate, valid for this machine, and of its key."""
+    def issue(self, name: str) -> Pair:
+        """Return a new certificate for localhost."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(name, key, self._name)
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        cert_path, key_path = self._folder / f"{name}.pem", self._folder / f"{name}.key"
-        self._write(cert_path, builder.sign(self._key, hashes.SHA256()))
-        key_path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
+        certificate = _builder(_name(name), self._name, key.public_key(), ca=False).add_extension(
+            x509.SubjectAlternativeName(names), critical=False
         )
-        return str(cert_path), str(key_path)
-
-    @staticmethod
-    def _builder(
-        subject: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Name
-    ) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(_name(subject))
-            .issuer_name(issuer)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+        encoded = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return Pair(
+            self._write(f"{name}.cert.pem", _pem(certificate.sign(self._key, hashes.SHA256()))),
+            self._write(f"{name}.key.pem", encoded),
         )
 
-    @staticmethod
-    def _write(path: Path, certificate: x509.Certificate) -> None:
-        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    def _write(self, name: str, content: bytes) -> str:
+        path = self._folder / name
+        path.write_bytes(content)
+        return str(path)
 
 
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+def _name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, ca: bool
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import grpc.aio
 import psutil
 import pytest
@@ -55,12 +56,23 @@ async def new_user(core: "Core | CoreProcess", operators: tuple[str, ...] = ()) 
 
 
 async def make_user(
-    core: "Core | CoreProcess", operators: tuple[str, ...] = (), key_pair: KeyPair | None = None
+    core: "Core | CoreProcess",
+    operators: tuple[str, ...] = (),
+    key_pair: KeyPair | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> CoreUser:
-    """Import a user (a fresh one unless `key_pair` is given), with the host's token."""
+    """Import a user (a fresh one unless `key_pair` is given), with the host's token.
+
+    `credentials` are for a core behind TLS.
+    """
     keys = key_pair or KeyPair.generate()
     host = (("authorization", core.host_token),)
-    async with grpc.aio.insecure_channel(core.address.removeprefix("http://")) as channel:
+    place = core.address.partition("://")[2]
+    async with (
+        grpc.aio.insecure_channel(place)
+        if credentials is None
+        else grpc.aio.secure_channel(place, credentials)
+    ) as channel:
         stub = wire.CoLinkStub(channel)
         info = await stub.RequestInfo(wire.Empty(), metadata=host)
         consent = keys.sign_consent(info.core_public_key, int(time.time()) + 86400)

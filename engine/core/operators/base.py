@@ -11,6 +11,7 @@ from typing import Protocol
 from engine.core.effects import Effects
 from engine.core.entries import Entries
 from engine.core.operators.inboxes import Inboxes
+from engine.core.peers.address_book import AddressBook
 from engine.core.store import Store
 from engine.core.task_table import TaskCopy
 from engine.core.tasks import Tasks
@@ -34,6 +35,8 @@ class Desk:
     runs: Callable[[str, str], bool]
     """Tells whether the operators of a package run here for a user: `runs(user_id, package)`."""
     core_uri: Callable[[], str]
+    """The address under which others reach this core."""
+    book: AddressBook
     check_write: Callable[[str, bytes], None]
     """Refuses to write an entry, by name and value, that a user might not write either."""
 

@@ -125,9 +125,13 @@ class RemoteStorage:
             variables.receive(
                 *(self._desk, copy.owner, task_id, "output", provider),
                 lambda value: self._finish_read(copy, value),
+                announce=False,
             )
 
-        variables.receive(self._desk, copy.owner, task_id, "status", provider, got_status)
+        # Providers send both unasked.
+        variables.receive(
+            *(self._desk, copy.owner, task_id, "status", provider, got_status), announce=False
+        )
 
     def _finish_read(self, copy: TaskCopy, value: bytes | None) -> None:
         task_id, entries = copy.task.task_id, self._desk.entries

@@ -11,6 +11,8 @@ from engine.colink import wire
 from engine.core.server import Core
 from engine.core.settings import Settings
 from tests.support.contract import GivenCore, given_core, ours_are_skipped
+from tests.support.core import core_process  # noqa: F401
+from tests.support.cores import places  # noqa: F401
 from tests.support.stock import stock_user
 
 

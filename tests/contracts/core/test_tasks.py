@@ -339,10 +339,37 @@ class TestFromOtherCores:
             await blocking(client.confirm_task, task.task_id, True, False, "")
         assert (await _task(client, task.task_id)).status == "waiting"
 
-    async def test_forwarding_and_reverse_connections_are_refused(self, core, stub) -> None:
+    async def test_forwarding_needs_a_connection_to_the_target(self, core, stub) -> None:
         user = await make_user(core)
         metadata = (*bearer(user.jwt), ("forwarding-target", "somebody"))
         call = stub.InterCoreSyncTask(wire.Task(), metadata=metadata)
         assert await refused(call) is Code.FAILED_PRECONDITION
+
+    async def test_a_reverse_connection_begins_with_a_task(self, core, stub) -> None:
+        user = await make_user(core)
         stream = stub.InterCoreSyncTaskWithReverseConnection(wire.Task(), metadata=bearer(user.jwt))
-        assert await refused(stream.read()) is Code.UNIMPLEMENTED
+        assert await refused(stream.read()) is Code.INVALID_ARGUMENT
+
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            ({"task_id": ""}, Code.INVALID_ARGUMENT),
+            ({"task_id": "status:waiting"}, Code.INVALID_ARGUMENT),
+            ({"expiration_time": 1}, Code.INTERNAL),
+            ({"decisions": []}, Code.INVALID_ARGUMENT),
+            ({"decisions": [wire.Decision()] * 2}, Code.INTERNAL),
+            ({"participants": []}, Code.INVALID_ARGUMENT),
+        ],
+        ids=["no-id", "an-id-that-is-a-key", "expired", "undecided", "unsigned", "nobody"],
+    )
+    async def test_a_task_that_makes_no_sense_is_refused(self, core, stub, change, code) -> None:
+        user = await make_user(core)
+        task = self._foreign(core, user.user_id)
+        for field, value in change.items():
+            task.ClearField(field)
+            task.MergeFrom(wire.Task(**{field: value}))
+        for call in (stub.InterCoreSyncTask, stub.InterCoreSyncTaskWithReverseConnection):
+            answer = call(task, metadata=bearer(user.jwt))
+            reply = answer if call is stub.InterCoreSyncTask else answer.read()
+            assert await refused(reply) is code
+        assert core.parts.tasks.get(user.user_id, task.task_id) is None
