@@ -109,7 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="colink-server",
         description="A CoLink core with its own storage and message queue.",
-        epilog="Every flag but --home can also be set as COLINK_SERVER_<FLAG> in the environment.",
+        epilog="All but --home, --retention-hours and --pom-... can also be set in the "
+        "environment, as COLINK_SERVER_<FLAG>.",
     )
     for name, default in _TEXTS.items():
         short = [_SHORT[name]] if name in _SHORT else []
