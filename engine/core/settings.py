@@ -109,8 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="colink-server",
         description="A CoLink core with its own storage and message queue.",
-        epilog="All but --home, --retention-hours and --pom-... can also be set in the "
-        "environment, as COLINK_SERVER_<FLAG>.",
+        epilog="Every flag but --home can also be set as COLINK_SERVER_<FLAG> in the environment.",
     )
     for name, default in _TEXTS.items():
         short = [_SHORT[name]] if name in _SHORT else []
