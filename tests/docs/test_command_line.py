@@ -83,8 +83,9 @@ def test_a_row_has_no_other_options_and_the_true_defaults(name: str) -> None:
 
 
 def test_the_page_names_no_command_that_there_is_not() -> None:
-    named = re.findall(r"^\| `engine ([a-z]+(?: token)?)\b", PAGE, re.MULTILINE)
-    assert sorted(named) == sorted(COMMANDS)
+    named = re.findall(r"^\| `engine ([a-z]+(?: [a-z]+)?)(?: [\[A-Z…].*)?` \|", PAGE, re.MULTILINE)
+    # `engine core …` hands its words on to colink-server, which has commands of its own.
+    assert sorted(name for name in named if not name.startswith("core ")) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("code", ExitCode)
