@@ -4,6 +4,9 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 from engine.colink import keys, wire
 from engine.core.effects import Effects
@@ -16,6 +19,7 @@ from engine.core.settings import Settings
 from engine.kits.aio import cancel_and_wait
 
 log = logging.getLogger(__name__)
+_AT_ONCE = 4
 _PID, _PUBLIC_ADDRESS = "pid", "vt_public_addr"
 
 
@@ -42,6 +46,8 @@ class ExternalOperators:
             allow_external=settings.pom_allow_external_source,
         )
         self._processes = OperatorProcesses(settings.home / "operators", self._started)
+        # Of its own: long installations must not keep the storage's work waiting.
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="packages")
         self._owners: dict[str, str] = {}
         self._resuming: asyncio.Task[None] | None = None
 
@@ -50,8 +56,7 @@ class ExternalOperators:
 
         Refused with NOT_FOUND without a package, INTERNAL when it cannot be installed or started.
         """
-        package = await asyncio.to_thread(
-            self._packages.prepare,
+        package = await self._prepare(
             request.protocol_name,
             source_type=request.source_type,
             source=request.source,
@@ -83,14 +88,21 @@ class ExternalOperators:
         if self._resuming is not None:
             await cancel_and_wait([self._resuming])
         await self._processes.stop_all()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _resume(self) -> None:
         for instance_id, user_id, name in self._operators.external_instances():
             try:
-                package = await asyncio.to_thread(self._packages.prepare, name)
+                package = await self._prepare(name)
                 await self._run(instance_id, user_id, package)
             except Refusal as refusal:
                 log.error("the operator %s of %s does not run: %s", name, user_id, refusal.message)
+
+    async def _prepare(self, name: str, **more: Any) -> Package:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._threads, partial(self._packages.prepare, name, **more)
+        )
 
     async def _run(self, instance_id: str, user_id: str, package: Package) -> None:
         token = self._entries.get(self._host_id, keys.user_jwt(user_id)) or b""

@@ -70,18 +70,18 @@ class OperatorProcesses:
             began = time.monotonic()
             try:
                 code = await process.wait()
-            except asyncio.CancelledError:
+            finally:
                 await _end(process)
-                raise
-            await _end(process)
-            failures = 1 if time.monotonic() - began > _RAN_WELL else failures + 1
             log.warning("operator %s ended with %d and is started again", instance_id, code)
-            await asyncio.sleep(backoff.delay(failures))
-            try:
-                process = await self._spawn(instance_id, package, environment)
-            except OSError as error:
-                log.error("operator %s cannot be started again: %s", instance_id, error)
-                return
+            failures = 0 if time.monotonic() - began > _RAN_WELL else failures
+            while True:
+                failures += 1
+                await asyncio.sleep(backoff.delay(failures))
+                try:
+                    process = await self._spawn(instance_id, package, environment)
+                    break
+                except OSError as error:
+                    log.error("operator %s cannot be started again: %s", instance_id, error)
 
     async def _spawn(
         self, instance_id: str, package: Package, environment: Mapping[str, str]

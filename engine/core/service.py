@@ -43,7 +43,7 @@ def answer(
             caller = gate.caller(context, allowed)
             if request is wire.UNREADABLE:
                 raise malformed("The request is no such message.")
-            guard.admit(caller.user_id or auth.requestor_ip(context), request)
+            guard.admit(caller.user_id or auth.peer_ip(context), request)
             more = (context,) if with_context else ()
             reply = handler(caller, request, *more)
             if asyncio.iscoroutine(reply):

@@ -14,7 +14,7 @@ from engine.model.errors import UsageError
 _GRACE = 10.0
 """Seconds by which we wait longer than the engine, so that its own answer comes first."""
 
-User = Annotated[str, typer.Argument(metavar="USER")]
+User = Annotated[str, typer.Argument(metavar="USER", help="A user of an applied manifest.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `engine dead list USER` shows it.")]
 
 
