@@ -9,6 +9,7 @@ import json
 import re
 import time
 
+from engine.colink import wire
 from engine.colink.keys import status_list
 from engine.core.store import Store
 from engine.kits.aio import cancel_and_wait
@@ -91,10 +92,26 @@ class Retention:
 
     def _tasks_step(self, before: int) -> bool:
         """Forget some ended tasks; False when there were none."""
-        done = self._store.write(
-            "DELETE FROM tasks WHERE id IN (SELECT t.id FROM lists l JOIN tasks t"
+        rows = self._store.execute(
+            "SELECT t.id, t.owner, t.task_id, t.record FROM lists l JOIN tasks t"
             " ON t.status_list=l.id AND t.entered<?"
-            " WHERE l.name IN (SELECT value FROM json_each(?)) LIMIT ?)",
+            " WHERE l.name IN (SELECT value FROM json_each(?)) LIMIT ?",
             (before, json.dumps([status_list(status) for status in _ENDED]), _STEP),
-        )
-        return done.rowcount > 0
+        ).fetchall()
+        now = int(time.time())
+        if rows:
+            self._store.write_many("DELETE FROM tasks WHERE id=?", [(row[0],) for row in rows])
+            expiries = [(*row[1:3], _expiry_of_others(row[3])) for row in rows]
+            self._store.write_many(
+                "INSERT OR REPLACE INTO forgotten(owner, task_id, expires) VALUES(?, ?, ?)",
+                [row for row in expiries if row[2] >= now],
+            )
+        else:
+            self._store.write("DELETE FROM forgotten WHERE expires<?", (now,))
+        return bool(rows)
+
+
+def _expiry_of_others(record: bytes) -> int:
+    """Return when a task expires that somebody else may send again; 0 for who is alone in it."""
+    task = wire.Task.FromString(record)
+    return int(task.expiration_time) if len(task.participants) > 1 else 0
