@@ -85,6 +85,7 @@ class Retention:
             while (next_after := self._tasks_step(list_id, after, before, needed)) is not None:
                 after = next_after
                 await asyncio.sleep(_PAUSE)
+        self._store.write("DELETE FROM forgotten WHERE expires<?", (self._now() // 10**9,))
 
     def _before(self, hours: float) -> int:
         return self._now() - int(hours * _HOUR) if hours > 0 else 0
@@ -171,19 +172,35 @@ class Retention:
         One that another participant has not ended stays: his decision is still to be told.
         """
         rows = self._store.execute(
-            "SELECT entered, id, task_id FROM tasks WHERE status_list=? AND entered>? AND entered<?"
+            "SELECT entered, id, task_id, owner, record FROM tasks WHERE status_list=? AND entered>? AND entered<?"
             " ORDER BY entered LIMIT ?",
             (list_id, after, before, _STEP),
         ).fetchall()
         if not rows:
             return None
-        gone = [(row,) for _, row, task_id in rows if task_id not in needed]
+        gone = [row for row in rows if row[2] not in needed]
         if gone:
-            self._store.write_many("DELETE FROM tasks WHERE id=?", gone)
+            self._store.write_many("DELETE FROM tasks WHERE id=?", [(row[1],) for row in gone])
+            self._remember(gone)
         return int(rows[-1][0])
+
+    def _remember(self, gone: Iterable[tuple[int, int, str, int, bytes]]) -> None:
+        """Keep the ids of tasks that another core could send again, until they have expired."""
+        now = self._now() // 10**9
+        ids = [(row[3], row[2], _expiry_of_others(row[4])) for row in gone]
+        self._store.write_many(
+            "INSERT OR REPLACE INTO forgotten(owner, task_id, expires) VALUES(?, ?, ?)",
+            [row for row in ids if row[2] >= now],
+        )
 
 
 def _id_in(name: str) -> str:
     """Return the id of the task or message that an entry serves; "" for any other entry."""
     found = _PASSING.match(name)
     return next(filter(None, found.groups()), "") if found else ""
+
+
+def _expiry_of_others(record: bytes) -> int:
+    """Return when a task expires that somebody else may send again; 0 for who is alone in it."""
+    task = wire.Task.FromString(record)
+    return int(task.expiration_time) if len(task.participants) > 1 else 0

@@ -9,7 +9,8 @@
 - `subscriptions`, `outbox`: queues, and events that the message queue has not confirmed yet.
 - `mailbox`: messages that wait for a serial flow instance (§9.9).
 - `parcels`: what users of other cores are to get (§6.5); `dialled`: to whom reverse connections
-  are kept, and with which task they are dialled again (§6.6).
+  are kept, and with which task they are dialled again (§6.6); `forgotten`: tasks that retention
+  removed before they expired, so that nobody can begin them anew.
 """
 
 _FIRST = """
@@ -67,6 +68,10 @@ CREATE INDEX parcels_by_pair ON parcels(sender, receiver, id);
 CREATE TABLE dialled(
     sender INTEGER NOT NULL, receiver TEXT NOT NULL, task_id TEXT NOT NULL,
     PRIMARY KEY(sender, receiver)
+) WITHOUT ROWID;
+CREATE TABLE forgotten(
+    owner INTEGER NOT NULL, task_id TEXT NOT NULL, expires INTEGER NOT NULL,
+    PRIMARY KEY(owner, task_id)
 ) WITHOUT ROWID;
 """
 

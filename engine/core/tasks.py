@@ -23,6 +23,7 @@ from engine.core.transitions import (
     check_request,
     confirmed_status,
     first_status,
+    is_decided,
     news,
     places_of,
     role_of,
@@ -117,8 +118,9 @@ class Tasks:
         known = self.get(owner, task.task_id)
         if known is None:
             check_invitation(task, owner, time.time())
-            self._users.check_decision(task, task.decisions[0], task.participants[0].user_id)
-            self._insert(owner, task, "waiting")
+            if self._table.is_forgotten(owner, task.task_id):
+                raise conflict(f"The task {task.task_id} has ended.")
+            self._insert(owner, self._believed(owner, task), "waiting")
             return
         if not known.task.require_agreement:
             raise malformed("Only tasks with agreement take decisions of others.")
@@ -178,6 +180,21 @@ class Tasks:
         return initiator if told and self.get(initiator, task_id) is None else None
 
     # Inside
+
+    def _believed(self, owner: str, task: wire.Task) -> wire.Task:
+        """Return a task as far as its signatures go; refused when one of them is wrong.
+
+        What it says of the owner's own decision, or of one that nobody signed, counts for nothing.
+        """
+        believed = wire.Task()
+        believed.CopyFrom(task)
+        for place, decision in enumerate(believed.decisions):
+            user_id = believed.participants[place].user_id
+            if place == 0 or (is_decided(decision) and user_id != owner):
+                self._users.check_decision(task, decision, user_id)
+            else:
+                decision.Clear()
+        return believed
 
     def _existing(self, owner: str, task_id: str) -> TaskCopy:
         copy = self.get(owner, task_id)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from engine.core.peers.address_book import Pair
@@ -22,6 +23,9 @@ _BATCH = 32
 _ANSWERED_ATTEMPTS = 8
 """How often a parcel is tried that the other core answers with INTERNAL: upstream says so both for
 what will never work and for what does at the next attempt."""
+_WRITTEN_ATTEMPTS = 3
+"""How many streams a parcel is put into: upstream closes a stream over a task that it has already,
+which must not go on for ever."""
 _LOOK_AGAIN_AFTER = 3
 """Failures in a row after which the peer is looked for elsewhere."""
 _BACKOFF = Backoff(first=0.2, limit=30.0)
@@ -39,7 +43,8 @@ class Courier:
         self._works: dict[Pair, asyncio.Task[None]] = {}
         self._wakes: dict[Pair, asyncio.Event] = {}
         self._failing: set[Pair] = set()
-        self._answered: dict[int, int] = {}
+        self._answered: Counter[int] = Counter()
+        self._written: Counter[int] = Counter()
         self._attempts: dict[tuple[Pair, str], asyncio.Future[str]] = {}
         self._sweeping: asyncio.Task[None] | None = None
         self._stopped = False
@@ -124,6 +129,9 @@ class Courier:
             except StreamEndedError:
                 return False
             stream.note(parcel.id, time.monotonic())
+            self._written[parcel.id] += 1
+            if self._written[parcel.id] >= _WRITTEN_ATTEMPTS:
+                self._done(parcel)
             self._tell(parcel, "")
         return True
 
@@ -158,7 +166,7 @@ class Courier:
         return True
 
     def _is_last(self, parcel: Parcel) -> bool:
-        self._answered[parcel.id] = self._answered.get(parcel.id, 0) + 1
+        self._answered[parcel.id] += 1
         return self._answered[parcel.id] >= _ANSWERED_ATTEMPTS
 
     def _give_up(self, parcel: Parcel, reason: str) -> None:
@@ -168,8 +176,13 @@ class Courier:
         self._tell(parcel, reason)
 
     def _done(self, parcel: Parcel) -> None:
-        self._outbox.remove([parcel.id])
-        self._answered.pop(parcel.id, None)
+        self._remove([parcel.id])
+
+    def _remove(self, ids: Sequence[int]) -> None:
+        self._outbox.remove(ids)
+        for parcel_id in ids:
+            self._answered.pop(parcel_id, None)
+            self._written.pop(parcel_id, None)
 
     def _tell(self, parcel: Parcel, result: str) -> None:
         future = self._attempts.get((parcel.pair, parcel.task_id))
@@ -200,7 +213,7 @@ class Courier:
             await asyncio.sleep(PROVEN_AFTER / 4)
             for stream in self._streams:
                 if ids := stream.proven(time.monotonic()):
-                    self._outbox.remove(ids)
+                    self._remove(ids)
 
 
 async def _first(*waits: Awaitable[object], timeout: float) -> None:

@@ -28,6 +28,7 @@ from engine.model.errors import UsageError
 log = logging.getLogger(__name__)
 _ACCEPTED_WITHIN = 10.0
 _REFUSED_WITHIN = 0.05
+_STOOD = 10.0
 _AGAIN = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -110,18 +111,21 @@ class Dialler:
 
     async def _keep(self, pair: Pair, call: _Call | None) -> None:
         """Read a stream, and dial it again when it breaks, for as long as that makes sense."""
-        failures = 0 if call is not None else 1
+        failures = 1
         while True:
             if call is not None:
+                began = time.monotonic()
                 await self._read(pair, call)
-                call, failures = None, 1
+                # One that ends at once, again and again, is not worth dialling again at once.
+                failures = 1 if time.monotonic() - began > _STOOD else failures + 1
+                call = None
             task, address = self._known_task(pair), self._book.find(pair)
             if task is None or address is None:
                 return
             try:
                 channel = self._links.to(address.core)
                 await _wait(channel, self._backoff.delay(failures))
-                call, failures = await self._dial(address, task), 0
+                call = await self._dial(address, task)
             except UsageError as error:
                 log.info("the core of %s cannot be dialled: %s", pair.peer_id, error)
                 return

@@ -7,7 +7,7 @@ import pytest
 
 from engine.colink import identity, keys, wire
 from tests.support.cores import Member, Places, participants
-from tests.support.rpc import bearer
+from tests.support.rpc import Code, bearer, refused
 from tests.support.stock import blocking, sdk
 
 
@@ -140,6 +140,19 @@ class TestThreeCores:
                 await stub.InterCoreSyncTask(task, metadata=bearer(await target.guest_token()))
         assert target.copy(task_id).timestamp == before.timestamp
         assert _statuses(three, task_id) == ["finished"] * 3
+
+
+async def test_a_task_that_was_forgotten_does_not_begin_anew(two: list[Member]) -> None:
+    ann, bob = two
+    task_id = await ann.run(bob, agreement=False)
+    opening = bob.copy(task_id).task
+    await bob.confirm(task_id, approve=False)
+    await bob.core.retention.sweep(time.time_ns())
+    assert bob.copy(task_id) is None
+    async with bob.stub() as stub:
+        call = stub.InterCoreSyncTask(opening, metadata=bearer(bob.jwt))
+        assert await refused(call) is Code.INTERNAL
+    assert bob.copy(task_id) is None
 
 
 class TestWhoCannotBeReached:

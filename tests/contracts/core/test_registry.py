@@ -1,6 +1,7 @@
 """§8.3: users of several cores find each other by a registry."""
 
 import asyncio
+import fcntl
 import time
 from pathlib import Path
 
@@ -139,6 +140,17 @@ async def test_registries_are_changed_with_the_sdk(network: list[Member]) -> Non
         await gone.wait()
     await registry.core.parts.store.committed()
     assert registry.core.parts.entries.get(registry.user_id, _record_of(ann)) is None
+
+
+async def test_a_file_that_another_core_holds_is_waited_for(
+    places: Places, colink_home: Path
+) -> None:
+    with (colink_home / "reg_config").open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        (ann,) = await places.members(1, colink_home=colink_home)
+        assert held.read() == ""
+    await ann.entry("_registry:registries")
+    assert (colink_home / "reg_config").read_text().startswith(ann.core.address)
 
 
 async def test_a_choice_of_registries_outlives_a_restart(places: Places, colink_home: Path) -> None:

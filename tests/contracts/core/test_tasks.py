@@ -279,7 +279,7 @@ class TestFromOtherCores:
     """§6.5: what another core sends to a user of this one."""
 
     @staticmethod
-    def _foreign(core: Core, receiver: str, **more) -> wire.Task:
+    def _foreign(core: Core, receiver: str, *others: wire.Participant, **more) -> wire.Task:
         """Return a task as another core's user would send it, its first decision signed."""
         other_core, sender = identity.KeyPair.generate(), identity.KeyPair.generate()
         consent = sender.sign_consent(other_core.public_key, int(time.time()) + 1000)
@@ -289,13 +289,14 @@ class TestFromOtherCores:
             participants=[
                 wire.Participant(user_id=sender.user_id, role="initiator"),
                 wire.Participant(user_id=receiver, role="receiver"),
+                *others,
             ],
             expiration_time=int(time.time()) + 1000,
             status="approved",
             **more,
         )
         decision = identity.sign_decision(other_core, task, consent, is_approved=True)
-        task.decisions.extend([decision, wire.Decision()])
+        task.decisions.extend([decision, *[wire.Decision()] * (1 + len(others))])
         return task
 
     async def test_a_new_task_waits_and_can_be_decided_on(self, core, stub) -> None:
@@ -311,6 +312,24 @@ class TestFromOtherCores:
         user = await make_user(core)
         task = self._foreign(core, user.user_id)
         task.protocol_param = b"changed"
+        call = stub.InterCoreSyncTask(task, metadata=bearer(user.jwt))
+        assert await refused(call) is Code.INVALID_ARGUMENT
+
+    async def test_decisions_that_nobody_signed_count_for_nothing(self, core, stub) -> None:
+        user = await make_user(core)
+        client = stock(core, user.jwt)
+        await blocking(client.policy_module_stop)
+        task = self._foreign(core, user.user_id, require_agreement=True)
+        task.decisions[1].is_approved = True
+        await stub.InterCoreSyncTask(task, metadata=bearer(user.jwt))
+        stored = await _task(client, task.task_id)
+        assert [decision.is_approved for decision in stored.decisions] == [True, False]
+
+    async def test_a_forged_decision_of_another_is_refused(self, core: Core, stub) -> None:
+        user, other = await make_user(core), await make_user(core)
+        third = wire.Participant(user_id=other.user_id, role="receiver")
+        task = self._foreign(core, user.user_id, third, require_agreement=True)
+        task.decisions[2].CopyFrom(task.decisions[0])
         call = stub.InterCoreSyncTask(task, metadata=bearer(user.jwt))
         assert await refused(call) is Code.INVALID_ARGUMENT
 
