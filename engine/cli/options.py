@@ -18,6 +18,10 @@ Output = Annotated[
     Format, typer.Option("-o", "--output", help="Print text for people or JSON for programs.")
 ]
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Manifests, YAML.")]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait at most.")]
+LONGEST_TIMEOUT = 30 * 86400
+"""More seconds than anybody waits, and few enough for the clocks of every system."""
+Timeout = Annotated[
+    float, typer.Option(min=0.1, max=LONGEST_TIMEOUT, help="Seconds to wait at most.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is lost.")]
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on until Ctrl-C.")]
