@@ -32,7 +32,7 @@ from engine.workers.supervisor import Supervisor
 
 Line = dict[str, Any]
 
-_CONVERGED, _FAILED_IN_PART, _TIMED_OUT = 0, 4, 5
+_CONVERGED, _FAILED, _FAILED_IN_PART, _TIMED_OUT = 0, 1, 4, 5
 _TOLD = 20
 """So many failures of a manifest are part of a result; there may be as many as there are flows."""
 
@@ -166,6 +166,11 @@ class Controller:
                 for loop in loops:
                     if loop.removed:
                         await self._drop_loop(loop.name)
+                kept = [loop.name for loop in loops if not loop.removed]
+                if kept and line["exit_code"] == _CONVERGED:
+                    message = "not taken down: applied anew meanwhile."
+                    yield _result(_FAILED, f"{', '.join(kept)}: {message}", line["manifests"])
+                    return
             yield line
 
     async def _load(
