@@ -149,7 +149,7 @@ class ManifestLoop:
     def remove(self, *, purge: bool) -> None:
         """Want nothing any more: take down what the manifest owns, with `purge` for ever."""
         self._removing = "purge" if purge else "release"
-        self._world.applied.update(self.name, removing=self._removing)
+        self._remember(self.users)
         self._ask()
 
     async def settled(self) -> bool:

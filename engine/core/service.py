@@ -53,7 +53,8 @@ def answer(
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except sqlite3.Error as error:
             log.exception("the storage failed")
-            await context.abort(grpc.StatusCode.INTERNAL, f"The storage failed: {error}.")
+            # Not INTERNAL, which means for most RPCs that an entry is there or is not (§2.3).
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the storage failed: {error}")
         return reply
 
     return method

@@ -1,9 +1,12 @@
 """Flows that raise, hang and die, and commands that are interrupted: the engine stays healthy."""
 
 import json
+import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +25,11 @@ class Mishap(AtomicFlow):
         kind = input_message.data["kind"]
         if kind == "raise":
             import no_such_module
+        if kind == "slow":
+            time.sleep(2)
+        if "tell" in input_message.data:
+            with open(input_message.data["tell"], "w") as pipe:
+                pipe.write("started")
         if kind == "hang":
             time.sleep(600)
         if kind == "die":
@@ -76,6 +84,26 @@ def test_an_import_that_fails_at_run_time_is_told_with_its_place(mishaps: Engine
     assert done.stderr.count("\n") == 1
 
 
+def test_ctrl_c_ends_a_call_and_nothing_else(mishaps: EngineCommand, tmp_path: Path) -> None:
+    pipe = tmp_path / "started"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    process = subprocess.Popen(
+        mishaps.command("call", "u/apart", json.dumps({"kind": "hang", "tell": str(pipe)})),
+        env=mishaps.variables(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started = select.select([reader], [], [], 30)[0]
+    process.send_signal(signal.SIGINT)
+    output, complaint = process.communicate(timeout=30)
+    os.close(reader)
+    assert started, complaint
+    assert (process.returncode, output) == (130, "")
+    assert "Traceback" not in complaint
+
+
 @pytest.mark.parametrize("kind", ["hang", "die"])
 def test_a_flow_that_never_answers_ends_the_call_in_time(mishaps: EngineCommand, kind: str) -> None:
     data = json.dumps({"kind": kind})
@@ -85,17 +113,16 @@ def test_a_flow_that_never_answers_ends_the_call_in_time(mishaps: EngineCommand,
     assert done.stderr.count("\n") == 1
 
 
-def test_ctrl_c_ends_a_call_and_nothing_else(mishaps: EngineCommand) -> None:
-    process = subprocess.Popen(
-        mishaps.command("call", "u/apart", '{"kind": "hang"}'),
+def test_an_apply_right_after_sigterm_waits_until_the_old_engine_has_drained(
+    mishaps: EngineCommand,
+) -> None:
+    call = subprocess.Popen(
+        mishaps.command("call", "u/well", '{"kind": "slow"}'),
         env=mishaps.variables(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1)
-    process.send_signal(signal.SIGINT)
-    output, complaint = process.communicate(timeout=30)
-    assert (process.returncode, output) == (130, "")
-    assert "Traceback" not in complaint
+    manifest = mishaps.manifest("mishaps")["file"]
+    os.kill(int((mishaps.home / "engine.lock").read_text()), signal.SIGTERM)
+    mishaps("apply", manifest)
+    call.wait(60)
