@@ -21,14 +21,17 @@ class Checked:
 def check(files: Sequence[Path], environment: Mapping[str, str]) -> Checked:
     """Check `files` alone and together; `environment` gives the values of `${oc.env:...}`.
 
+    A file that is named twice counts once.
     Raises InvalidManifestError with all faults of all files.
     """
+    # Links stay: the engine watches what was named, wherever it points to by then.
+    paths = {os.path.normpath(file.absolute()): file for file in reversed(files)}
+    files = [*reversed(paths.values())]
     manifests = load_all(files, catalog(), environment)
     check_together(manifests)
     needed = {name for file in files for name in variables(file.read_text(encoding="utf-8-sig"))}
     return Checked(
-        # Links stay: the engine watches what was named, wherever it points to by then.
-        tuple(os.path.normpath(file.absolute()) for file in files),
+        tuple(reversed(paths)),
         tuple(manifest.name for manifest in manifests),
         {name: environment[name] for name in sorted(needed) if name in environment},
     )

@@ -19,8 +19,11 @@ Output = Annotated[
     typer.Option("-o", "--output", metavar="FORMAT", help="text for people, or json for programs."),
 ]
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Manifests.")]
+LONGEST_TIMEOUT = 30 * 86400
+"""More seconds than anybody waits, and few enough for the clocks of every system."""
 Timeout = Annotated[
-    float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait at most.")
+    float,
+    typer.Option(min=0.1, max=LONGEST_TIMEOUT, metavar="SECONDS", help="How long to wait at most."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is lost.")]
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on until Ctrl-C.")]

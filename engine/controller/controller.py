@@ -6,7 +6,7 @@ the others. This module starts and ends these loops, and hands their progress to
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from engine.controller.applied import AppliedRecord, AppliedStore
 from engine.controller.cores import Cores
 from engine.controller.events import EventLog
 from engine.controller.history import History
+from engine.controller.manifest_file import renamed
 from engine.controller.manifest_loop import ManifestLoop, World
 from engine.controller.plugins import Plugins
 from engine.controller.sessions import Sessions
@@ -32,7 +33,9 @@ from engine.workers.supervisor import Supervisor
 
 Line = dict[str, Any]
 
-_CONVERGED, _FAILED_IN_PART, _TIMED_OUT = 0, 4, 5
+_CONVERGED, _FAILED, _FAILED_IN_PART, _TIMED_OUT = 0, 1, 4, 5
+_TOLD = 20
+"""So many failures of a manifest are part of a result; there may be as many as there are flows."""
 
 
 class Controller:
@@ -64,6 +67,8 @@ class Controller:
             applied=self._applied,
             history=History(home.history),
             manifests_of=self._manifests_of,
+            manifests_but=self._manifests_but,
+            claims_changed=self._wake_invalid,
         )
         self._loops: dict[str, ManifestLoop] = {}
         self._watch: FileWatch | None = None
@@ -164,6 +169,11 @@ class Controller:
                 for loop in loops:
                     if loop.removed:
                         await self._drop_loop(loop.name)
+                kept = [loop.name for loop in loops if not loop.removed]
+                if kept and line["exit_code"] == _CONVERGED:
+                    message = "not taken down: applied anew meanwhile."
+                    yield _result(_FAILED, f"{', '.join(kept)}: {message}", line["manifests"])
+                    return
             yield line
 
     async def _load(
@@ -181,25 +191,36 @@ class Controller:
                 faults += error.faults
         if faults:
             raise InvalidManifestError(faults)
+        faults = [fault for manifest in manifests if (fault := self._renamed(manifest))]
+        if faults:
+            raise InvalidManifestError(faults)
         names = {manifest.name for manifest in manifests}
-        files_of = {manifest.file for manifest in manifests}
-        others = [
-            other
-            for name, other in self.manifests().items()
-            if name not in names and other.file not in files_of
-        ]
-        check_together([*others, *manifests])
+        check_together([*self._manifests_but(names), *manifests])
         return manifests
+
+    def _renamed(self, manifest: Manifest) -> Fault | None:
+        """Return the fault of a file that is applied under another name than it has now."""
+        for loop in self._loops.values():
+            if loop.file == manifest.file and loop.name != manifest.name:
+                return renamed(manifest, loop.name)
+        return None
+
+    def _manifests_but(self, names: Collection[str]) -> list[Manifest]:
+        """Return what every applied manifest claims, but for those in `names`."""
+        return [
+            loop.claims
+            for name, loop in self._loops.items()
+            if name not in names and loop.claims is not None
+        ]
+
+    def _wake_invalid(self) -> None:
+        """Let manifests with faults look again: what they claim may be free by now."""
+        for loop in self._loops.values():
+            if loop.invalid:
+                loop.wake()
 
     def _take_over(self, manifest: Manifest, environment: Mapping[str, str]) -> ManifestLoop:
         """Make the loop of `manifest` follow its file, with `environment`, from now on."""
-        for loop in list(self._loops.values()):
-            if loop.file == manifest.file and loop.name != manifest.name:
-                raise UsageError(
-                    f"{manifest.file} is applied as {loop.name}, and now names itself "
-                    f"{manifest.name}.",
-                    f"Run `engine down {loop.name}` first, or give it the old name.",
-                )
         loop = self._loops.get(manifest.name) or self._add_loop(
             # Generations are counted on from those of an earlier life.
             AppliedRecord(
@@ -223,6 +244,7 @@ class Controller:
         await loop.close()
         self._applied.drop(name)
         self._set_watch()
+        self._wake_invalid()
 
     def _set_watch(self) -> None:
         if self._watch is not None:
@@ -295,7 +317,10 @@ def _summary(loops: Sequence[ManifestLoop], codes: Sequence[int], done: str) -> 
         if code == _CONVERGED:
             lines.append(f"{loop.name}: {done}")
         elif code == _FAILED_IN_PART:
-            lines += [f"{loop.name}: {failure}" for failure in loop.failures()]
+            failures = loop.failures()
+            lines += [f"{loop.name}: {failure}" for failure in failures[:_TOLD]]
+            if len(failures) > _TOLD:
+                lines.append(f"{loop.name}: and {len(failures) - _TOLD} more. See engine events.")
         else:
             lines.append(f"{loop.name}: not {done} in time; the engine goes on. See engine status.")
     return "\n".join(lines)

@@ -7,8 +7,9 @@ pause; a turn that was cut short is finished by the next one.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from engine.controller.events import EventLog
 from engine.controller.execute import Executor
 from engine.controller.history import CONVERGED, FAILED, Generation, History
 from engine.controller.journal import Journal
+from engine.controller.manifest_file import load_applied, read_text
 from engine.controller.observe import observe
 from engine.controller.plugins import Plugins
 from engine.controller.sessions import Sessions
@@ -29,7 +31,7 @@ from engine.kits.aio import cancel_and_wait
 from engine.kits.backoff import Backoff
 from engine.kits.clock import Clock
 from engine.kits.digest import digest
-from engine.loading import load, load_text
+from engine.loading import check_together, load_text
 from engine.model.errors import EngineError, Fault, InvalidManifestError
 from engine.model.manifest import Manifest
 from engine.model.secrets import variables
@@ -65,6 +67,11 @@ class World:
     applied: AppliedStore
     history: History
     manifests_of: Callable[[str], tuple[str, ...]]
+    """The names of the applied manifests that name a user."""
+    manifests_but: Callable[[Collection[str]], Sequence[Manifest]]
+    """The applied manifests but those of these names."""
+    claims_changed: Callable[[], None]
+    """Called when a manifest may have given up what another one wants."""
 
 
 class ManifestLoop:
@@ -74,6 +81,9 @@ class ManifestLoop:
         self.name = record.name
         self.file = record.file
         self.manifest: Manifest | None = None
+        """The generation that is kept up, None until it is loaded."""
+        self.claims: Manifest | None = None
+        """The newest valid generation, perhaps not taken up yet: it counts against the others'."""
         self.users = frozenset(record.users)
         self.followers: set[asyncio.Queue[dict[str, Any] | None]] = set()
         self.removed = False
@@ -120,6 +130,11 @@ class ManifestLoop:
         if self._task is not None:
             await cancel_and_wait([self._task])
 
+    @property
+    def invalid(self) -> bool:
+        """Tell whether the file has faults, so that an earlier generation is kept up."""
+        return bool(self._faults)
+
     def wake(self) -> None:
         """Look again, soon."""
         self._wake.set()
@@ -132,6 +147,7 @@ class ManifestLoop:
         """Want what the file says now, with these environment variables; undoes `remove`."""
         if self.manifest is not None and manifest.file != self.file:
             self._event("ManifestMoved", f"read from {manifest.file} now; before: {self.file}")
+        self.claims = manifest
         self._environment = dict(environment)
         self._removing = ""
         self.file = manifest.file
@@ -141,7 +157,7 @@ class ManifestLoop:
     def remove(self, *, purge: bool) -> None:
         """Want nothing any more: take down what the manifest owns, with `purge` for ever."""
         self._removing = "purge" if purge else "release"
-        self._world.applied.update(self.name, removing=self._removing)
+        self._remember(self.users)
         self._ask()
 
     async def settled(self) -> bool:
@@ -274,21 +290,19 @@ class ManifestLoop:
 
     async def _reload(self, catalog: DescribedCatalog) -> None:
         """Read the file if its content changed; a faulty one changes nothing but the status."""
-        content = _read(self.file)
+        content = read_text(self.file)
         seen = digest([content, sorted(self._environment.items()), catalog.fingerprint])
         if seen == self._seen:
             return
         self._seen = seen
         try:
-            manifest = load(Path(self.file), catalog, self._environment)
-            if manifest.name != self.name:
-                raise InvalidManifestError([_renamed(self.file, self.name, manifest.name)])
+            manifest = await self._load(catalog)
         except InvalidManifestError as error:
-            if error.faults != self._faults:
-                self._event("ManifestInvalid", str(error.faults[0]))
-            self._faults = error.faults
+            self._refuse(error.faults)
             if self.manifest is None:
-                self.manifest = load_text(self._text, Path(self.file), catalog, self._environment)
+                text = self._text
+                self.manifest = load_text(text, Path(self.file), catalog, self._environment)
+                self.claims = self.manifest
             return
         if self._faults:
             self._event("ManifestValid", "the file is valid again")
@@ -299,8 +313,26 @@ class ManifestLoop:
             self._journal.begin(
                 Generation(self.name, self._generation, now, self.file, content or "")
             )
-        self._text, self.manifest = content or "", manifest
+        self._text, self.manifest, self.claims = content or "", manifest, manifest
+        self._world.claims_changed()
         self._remember(self.users | _own_users(manifest))
+
+    async def _load(self, catalog: DescribedCatalog) -> Manifest:
+        """Return what the file says, or raise InvalidManifestError when that cannot be taken up."""
+        file, environment = self.file, self._environment
+        manifest = await asyncio.to_thread(load_applied, file, self.name, catalog, environment)
+        try:
+            check_together([*self._world.manifests_but([self.name]), manifest])
+        except InvalidManifestError:
+            self._seen = None  # the others may give up what this one wants, so look again
+            raise
+        return manifest
+
+    def _refuse(self, faults: tuple[Fault, ...]) -> None:
+        """Note the faults of the file; what was declared before them stays."""
+        if faults != self._faults:
+            self._event("ManifestInvalid", str(faults[0]))
+        self._faults = faults
 
     def _want(self, catalog: DescribedCatalog, removing: str = "") -> Desired:
         if self.manifest is None or removing:
@@ -366,27 +398,10 @@ class ManifestLoop:
             follower.put_nowait({"type": "progress", "manifest": self.name, "text": text})
 
 
-def _read(file: str) -> str | None:
-    try:
-        return Path(file).read_text()
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
 def _own_users(manifest: Manifest) -> frozenset[str]:
     return frozenset(name for name, user in manifest.users.items() if not user.foreign)
 
 
-def _renamed(file: str, old: str, new: str) -> Fault:
-    return Fault(
-        file,
-        0,
-        0,
-        "name",
-        f"The manifest was applied as {old} and now names itself {new}.",
-        f"Give it the old name, or run `engine down {old}` and apply it anew.",
-    )
-
-
 def _subflows_of(catalog: DescribedCatalog) -> Callable[[str], Mapping[str, Mapping[str, Any]]]:
-    return lambda class_name: catalog.config_of(class_name).get("subflows_config") or {}
+    """Return a function from a class to its default subflows; each class is merged only once."""
+    return cache(lambda class_name: catalog.config_of(class_name).get("subflows_config") or {})

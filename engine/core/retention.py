@@ -172,7 +172,8 @@ class Retention:
         One that another participant has not ended stays: his decision is still to be told.
         """
         rows = self._store.execute(
-            "SELECT entered, id, task_id, owner, record FROM tasks WHERE status_list=? AND entered>? AND entered<?"
+            "SELECT entered, id, task_id, owner, record FROM tasks"
+            " WHERE status_list=? AND entered>? AND entered<?"
             " ORDER BY entered LIMIT ?",
             (list_id, after, before, _STEP),
         ).fetchall()

@@ -59,7 +59,8 @@ def answer(
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except sqlite3.Error as error:
             log.exception("the storage failed")
-            await context.abort(grpc.StatusCode.INTERNAL, f"The storage failed: {error}.")
+            # Not INTERNAL, which means for most RPCs that an entry is there or is not (§2.3).
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"The storage failed: {error}.")
         except Exception:
             log.exception("a call failed")
             await context.abort(grpc.StatusCode.INTERNAL, "The core failed; its log says why.")

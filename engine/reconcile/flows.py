@@ -8,7 +8,7 @@ from engine.model.secrets import WRAPPER, is_wrapper
 from engine.reconcile import steps as ids
 from engine.reconcile.policy import FLOW_FIELDS, Effect
 from engine.reconcile.records import RELEASED, FlowRecord, Resolver
-from engine.reconcile.state import Desired, DesiredFlow, Observed, ObservedFlow
+from engine.reconcile.state import Desired, DesiredFlow, Observed, ObservedFlow, ObservedMount
 from engine.reconcile.steps import Problem, Step
 
 _ENTRIES = ("flow_class_name", "singleton", "parallel_dispatch", "dispatch_point")
@@ -31,10 +31,29 @@ def plan_flows(
             problems.append(result)
         elif result is not None:
             found.append(result)
+    ours = [mount for mount in observed.mounts if mount.record.manifest == desired.manifest]
+    mounts_on = mounts_by_flow(ours, observed)
     for key, old in there.items():
         if key not in wanted and old.record and old.record.manifest == desired.manifest:
-            found.append(_delete(old, observed, desired.manifest))
+            found.append(_delete(old, mounts_on.get(key, ())))
     return found, problems
+
+
+def mounts_by_flow(
+    mounts: Iterable[ObservedMount], observed: Observed
+) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return the ids of the steps on `mounts`, by user and endpoint of the flow they are of.
+
+    A flow that goes waits for these alone: each instance lies below the endpoint it is of.
+    """
+    users = {user.user_id: name for name, user in observed.users.items()}
+    found: dict[tuple[str, str], list[str]] = {}
+    for mount in mounts:
+        server = users.get(mount.record.user_id)
+        if server is not None:
+            step = ids.step_id("mount", mount.user, mount.name)
+            found.setdefault((server, mount.record.flow_endpoint), []).append(step)
+    return {flow: tuple(steps) for flow, steps in found.items()}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
@@ -111,14 +130,9 @@ def _drift(there: ObservedFlow, record: FlowRecord) -> list[str]:
     return [name for name in _ENTRIES if getattr(there, name) != getattr(record, name)]
 
 
-def _delete(flow: ObservedFlow, observed: Observed, manifest: str) -> Step:
+def _delete(flow: ObservedFlow, waits: tuple[str, ...]) -> Step:
     instances = f"{flow.instances} instance{'' if flow.instances == 1 else 's'}"
     cause = "no longer in the manifest" + (f"; {instances} go" if flow.instances else "")
-    waits = tuple(
-        ids.step_id("mount", mount.user, mount.name)
-        for mount in observed.mounts
-        if mount.record.manifest == manifest
-    )
     return Step("delete", "flow", flow.user, flow.endpoint, cause, waits)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from engine.reconcile import steps as ids
-from engine.reconcile.flows import plan_flows
+from engine.reconcile.flows import mounts_by_flow, plan_flows
 from engine.reconcile.mounts import plan_mounts
 from engine.reconcile.records import RELEASED, Resolver
 from engine.reconcile.state import Desired, DesiredMount, Observed
@@ -46,8 +46,10 @@ def plan_removal(manifest: str, observed: Observed, *, purge: bool) -> Plan:
     flow_ids = tuple(ids.step_id("flow", flow.user, flow.endpoint) for flow in flows)
     for mount in mounts:
         found.append(Step(action, "mount", mount.user, mount.name, cause))
+    mounts_on = mounts_by_flow(mounts, observed)
     for flow in flows:
-        found.append(Step(action, "flow", flow.user, flow.endpoint, cause, mount_ids))
+        waits = mounts_on.get((flow.user, flow.endpoint), ())
+        found.append(Step(action, "flow", flow.user, flow.endpoint, cause, waits))
     groups = sorted({(w.user, w.group) for w in observed.workers if w.manifest == manifest})
     for user, group in groups:
         found.append(Step("delete", "worker", user, group, cause, (*mount_ids, *flow_ids)))
@@ -58,10 +60,10 @@ def plan_removal(manifest: str, observed: Observed, *, purge: bool) -> Plan:
     for name in unseen:
         found.append(Step("update", "user", NOBODY, name, "to look at what is stored", (ids.CORE,)))
     if purge and not unseen:
-        waits = (*mount_ids, *flow_ids, *(ids.step_id("worker", u, g) for u, g in groups))
+        all_ids = (*mount_ids, *flow_ids, *(ids.step_id("worker", u, g) for u, g in groups))
         for name, known in observed.users.items():
             if not set(known.manifests) - {manifest}:
-                found.append(Step("delete", "user", NOBODY, name, cause, waits))
+                found.append(Step("delete", "user", NOBODY, name, cause, all_ids))
     return Plan(manifest, _ordered(found))
 
 
