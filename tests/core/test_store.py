@@ -86,7 +86,7 @@ async def test_the_log_stays_small_under_load(path: Path, monkeypatch: pytest.Mo
         store.set_meta(f"k{number}", "x" * 500)
         await store.committed()
         largest = max(largest, log.stat().st_size)
-    assert 200_000 < largest < 10_000_000
+    assert 200_000 < largest < 20_000_000, "38 MB if it were left alone"
     assert store.execute("SELECT COUNT(*) FROM meta WHERE name LIKE 'k%'").fetchone() == (3000,)
     await store.close()
 

@@ -27,6 +27,7 @@ from engine.colink import wire
 from engine.colink.identity import KeyPair
 from engine.core.server import Core
 from engine.core.settings import Settings
+from tests.support.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class CoreProcess:
         """`environment` is added to this process's."""
         self.home = home
         self._environment = {**os.environ, **(environment or {})}
-        self.port = _free_port()
+        self.port = free_port()
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -179,9 +180,3 @@ def core_process() -> Iterator[CoreProcess]:
     finally:
         process.kill()
         shutil.rmtree(home, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

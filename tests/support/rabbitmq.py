@@ -6,10 +6,8 @@ Where no RabbitMQ is installed, tests that ask for the fixture are skipped.
 import base64
 import contextlib
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +18,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.support.ports import free_port
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 """Where Debian keeps them: what stands in the search path changes to another user first."""
@@ -34,7 +34,8 @@ class RabbitServer:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
-        self.port, self._api_port, self._name_port, self._distribution_port = _free_ports(4)
+        self.port, self._api_port = free_port(), free_port()
+        self._name_port, self._distribution_port = free_port(), free_port()
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -125,21 +126,6 @@ class RabbitServer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return free ports outside of what the system itself gives to connections.
-
-    It takes seconds until the server listens; meanwhile its port must not be taken as the near end
-    of somebody's connection.
-    """
-    free: list[int] = []
-    while len(free) < count:
-        port = random.randrange(11_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            free += [port] if port not in free else []
-    return free
 
 
 @pytest.fixture(scope="session")

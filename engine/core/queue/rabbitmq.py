@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import aio_pika
@@ -175,6 +176,7 @@ class RabbitLink:
             if sender is None:
                 sender = self._senders[username] = _Sender()
                 sender.task = asyncio.create_task(self._send(username, sender))
+                sender.task.add_done_callback(partial(self._sender_ended, username))
             sender.waiting.put_nowait((event, delivered))
 
     async def flush(self) -> None:
@@ -208,6 +210,15 @@ class RabbitLink:
                     await connection.close()
         except _LOST as error:
             log.warning("cannot publish for %s, trying again: %s", username, error)
+
+    def _sender_ended(self, username: str, done: "asyncio.Task[None]") -> None:
+        """Have all of it connected anew when a sender ended that is not done.
+
+        However it ended: the library also cancels who waits for a connection that breaks.
+        """
+        if not done.cancelled() and (error := done.exception()) is not None:
+            log.error("publishing for %s failed", username, exc_info=error)
+        if username in self._senders:
             self._ended.set()
 
 
