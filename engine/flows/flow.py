@@ -9,12 +9,13 @@ import os
 from collections.abc import Awaitable, Mapping
 from typing import Any, ClassVar, Self
 
+from engine.flows.calls import CALL_PATH, path_to
 from engine.flows.config import Config, lay_over, own_defaults
 from engine.flows.deadlines import deadline_after
 from engine.flows.futures import FlowFuture
 from engine.flows.port import FlowPort
 from engine.flows.state import decode_state, encode_state
-from engine.model.errors import UsageError
+from engine.model.errors import FlowFailedError, UsageError
 from engine.model.ids import LOCAL
 from engine.model.message import NO_REPLY, FlowMessage
 from engine.model.secrets import resolve
@@ -234,16 +235,34 @@ class Flow:
         response_key = port.future(*self._address(), request)
         return FlowFuture(port, response_key, request.reply_data["deadline"])
 
+    async def ask(self, data: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
+        """Send `data` to the instance that this object stands for and return its answer's data.
+
+        `timeout` is in seconds, by default what the message at work has left. Raises
+        FlowFailedError, naming this flow, for an error reply, and DeadlineExceededError.
+        """
+        future = self.get_reply_future(self.package_input_message(data), timeout)
+        try:
+            return await future
+        except FlowFailedError as error:
+            raise FlowFailedError(
+                f"the subflow {self.name} failed: {error}", error.details, self.name
+            ) from error
+
     def _request(
         self, message: FlowMessage, reply_to: dict[str, Any], timeout: float | None
     ) -> FlowMessage:
+        reply_data = {**reply_to, "deadline": deadline_after(timeout)}
+        call_path = path_to(self.name, self.get_instance_id())
+        if call_path:
+            reply_data[CALL_PATH] = call_path
         return FlowMessage(
             data=message.data,
             private_keys=message.private_keys,
             src_flow=self.name,
             src_flow_id=message.src_flow_id,
             dst_flow=self.get_instance_id(),
-            reply_data={**reply_to, "deadline": deadline_after(timeout)},
+            reply_data=reply_data,
             created_by=self.name,
             input_message_id=message.input_message_id,
             user_id=self._user_id(),

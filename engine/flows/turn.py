@@ -8,8 +8,10 @@ from concurrent.futures import Executor
 from pathlib import PurePath
 from typing import Any
 
+from engine.flows.calls import at_work
 from engine.flows.deadlines import working_on
 from engine.flows.flow import Flow
+from engine.model.errors import FlowFailedError
 from engine.model.message import FlowMessage
 
 
@@ -22,9 +24,11 @@ async def run_turn(flow: Flow, message: FlowMessage, executor: Executor | None =
     """Let `flow` handle `message`; whatever its `run` raises, this raises.
 
     A plain `run` runs in a thread of `executor` (None: the loop's default one), an `async` one on
-    the running loop. No deadline set meanwhile is later than the one of `message`.
+    the running loop. What it asks meanwhile has the deadline of the message whose sender waits, or
+    an earlier one, and carries the path of those who wait (see `engine.flows.calls`).
     """
-    with working_on(message):
+    caller = flow.caller_of(message)
+    with working_on(caller or message), at_work(flow.name, flow.get_instance_id(), caller):
         if runs_async(flow):
             awaitable = flow.run(message)
         else:
@@ -61,11 +65,14 @@ def fail_turn(
 
 
 def describe(flow: Flow, error: BaseException, flow_endpoint: str = "") -> dict[str, Any]:
-    """Return the data of an error reply: which flow failed, with what, and where in its code."""
+    """Return the data of an error reply: which flow failed, with what, and where in its code.
+
+    When a subflow failed, `step_path` leads to the innermost one that did: names of steps.
+    """
     where = _where(error, type(flow).__module__.partition(".")[0])
     name = type(error).__name__
     text = f"{flow.name}: {name}: {error}" + (f" ({where})" if where else "")
-    return {
+    described: dict[str, Any] = {
         "error": text,
         "error_type": name,
         "flow": flow.name,
@@ -74,6 +81,9 @@ def describe(flow: Flow, error: BaseException, flow_endpoint: str = "") -> dict[
         "flow_id": flow.get_instance_id(),
         "where": where,
     }
+    if isinstance(error, FlowFailedError) and error.step:
+        described["step_path"] = error.step_path
+    return described
 
 
 def _where(error: BaseException, package: str) -> str:

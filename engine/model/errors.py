@@ -22,6 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_STEPS_KEPT = 64
+
 
 class EngineError(Exception):
     """Base of all errors that a user may see as one line: `message`, then `hint`, what to do."""
@@ -101,11 +103,24 @@ class FlowInstanceException(PermanentError):  # noqa: N818 - the name that aiflo
 
 
 class FlowFailedError(PermanentError):
-    """A flow answered with an error reply; `details` is the reply's data as plain JSON data."""
+    """A flow answered with an error reply; `details` is the reply's data as plain JSON data.
 
-    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+    `step` is what the asking flow calls it: the key of the subflow, or the name of the step.
+    """
+
+    def __init__(
+        self, message: str, details: Mapping[str, Any] | None = None, step: str = ""
+    ) -> None:
         super().__init__(message)
         self.details = dict(details or {})
+        self.step = step
+
+    @property
+    def step_path(self) -> list[str]:
+        """Return `step`, followed by the steps below it that `details` tells of."""
+        below = self.details.get("step_path")
+        steps = [step for step in below if isinstance(step, str)] if type(below) is list else []
+        return [self.step, *steps[:_STEPS_KEPT]] if self.step else steps[:_STEPS_KEPT]
 
 
 class CoreUnavailableError(TransientError):

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import distributions
+from importlib.metadata import distributions, entry_points
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from engine.flows import Flow
 from engine.flows.interfaces import _MODULES
 from engine.hooks import load_catalog, specs
+from engine.loading import load_text
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
@@ -44,13 +45,16 @@ def project(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-def catalog_of(project):
-    found = [
+def catalog_of(project, others=()):
+    return load_catalog(Flow, [*others, *points_of(project)])
+
+
+def points_of(project):
+    return [
         point
         for distribution in distributions(path=[str(project)])
         for point in distribution.entry_points
     ]
-    return load_catalog(Flow, found)
 
 
 def test_every_block_is_a_file_or_a_session():
@@ -92,6 +96,13 @@ def test_the_session_shows_what_the_flow_answers(project):
         counter = world.mount(module.CountWordsFlow)
         compare = world.mount(module.CompareTextsFlow, {"counter": counter})
         assert world.ask(compare, json.loads(call)) == json.loads(answer)
+
+
+@pytest.mark.parametrize("name", ["words.yaml", "composed.yaml"])
+def test_the_manifests_are_valid(project, name):
+    ours = [point for point in entry_points(group="colink_engine") if point.name == "engine"]
+    file = project / name
+    assert load_text(file.read_text(), file, catalog_of(project, ours), {}).users["author"].mounts
 
 
 @pytest.mark.parametrize("name", ["example_interface", "example_resolvers"])
