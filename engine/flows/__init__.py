@@ -2,11 +2,13 @@
 
 `AtomicFlow` and `CompositeFlow` are the classes to derive from; `FlowMessage` is what they are
 given and send; `KeyInterface` and the data transformations reshape its data. `SequentialFlow`,
-`CircularFlow`, `BranchingFlow` and `ParallelFlow` are made by a manifest alone.
+`CircularFlow`, `BranchingFlow` and `ParallelFlow` are made by a manifest alone. `@flow` makes a
+flow class of a typed function.
 """
 
 from engine.flows.composite import CompositeFlow, PendingRun
 from engine.flows.flow import AtomicFlow, Flow, proxy
+from engine.flows.functions import flow
 from engine.flows.futures import FlowFuture
 from engine.flows.interfaces import KeyInterface, build
 from engine.flows.patterns import BranchingFlow, CircularFlow, ParallelFlow, SequentialFlow
@@ -57,5 +59,6 @@ __all__ = [
     "SequentialFlow",
     "UnNesting",
     "build",
+    "flow",
     "proxy",
 ]

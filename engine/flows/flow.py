@@ -31,9 +31,14 @@ class Flow:
     from one message to the next (see `engine.flows.state` for what it may hold); `port` is None
     until the flow is to send something. Whoever runs the flow sets `keeps_state` to False when the
     state will not be stored, as with `parallel_dispatch`.
+
+    `input_schema` and `output_schema` say what messages and answers look like; None: anything.
     """
 
     keeps_state: bool = True
+
+    input_schema: ClassVar[Mapping[str, Any] | None] = None
+    output_schema: ClassVar[Mapping[str, Any] | None] = None
 
     REQUIRED_KEYS_CONFIG: ClassVar[list[str]] = ["name", "description"]
 

@@ -15,6 +15,7 @@ from engine.flows import Flow
 from engine.flows.interfaces import _MODULES
 from engine.hooks import load_catalog, specs
 from engine.loading import load_text
+from engine.testing import LocalPort
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
@@ -90,8 +91,6 @@ def test_the_pages_own_tests_pass(project):
 def test_the_session_shows_what_the_flow_answers(project):
     _, call, answer = re.search(r"(\$ engine call \S+ '(.*)')\n(.*)\n```", PAGE).groups()
     module = importlib.import_module("word_flows.flows")
-    from engine.testing import LocalPort
-
     with LocalPort() as world:
         counter = world.mount(module.CountWordsFlow)
         compare = world.mount(module.CompareTextsFlow, {"counter": counter})
@@ -105,9 +104,13 @@ def test_the_manifests_are_valid(project, name):
     assert load_text(file.read_text(), file, catalog_of(project, ours), {}).users["author"].mounts
 
 
-@pytest.mark.parametrize("name", ["example_interface", "example_resolvers"])
+@pytest.mark.parametrize("name", ["example_functions", "example_interface", "example_resolvers"])
 def test_the_examples_run(project, name):
     module = importlib.import_module(name)
+    if name == "example_functions":
+        with LocalPort() as world:
+            (add,) = module.register_flow_classes()
+            assert world.ask(world.mount(add), {"a": 1, "b": 2}) == {"total": 3, "terms": 2}
     if name == "example_resolvers":
         assert module.register_resolvers()["endpoint"]("count_words", 2) == "count_words_v2"
 
