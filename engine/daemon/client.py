@@ -184,6 +184,7 @@ _ATTRIBUTES: Mapping[type, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     errors.InvalidManifestError: lambda details: {
         "faults": tuple(errors.Fault(**fault) for fault in details.get("faults", ()))
     },
+    errors.InvalidMessageError: lambda details: {"path": str(details.get("path", ""))},
     errors.FlowFailedError: lambda details: {"details": dict(details), "step": ""},
     errors.FlowInstanceException: lambda details: {
         name: details.get(name, "") for name in ("flow_endpoint", "user_id", "reason")

@@ -32,6 +32,7 @@ _STATUS: dict[type[errors.EngineError], int] = {
     errors.AlreadyExistsError: 409,
     errors.AccessDeniedError: 403,
     errors.FlowInstanceException: 424,
+    errors.InvalidMessageError: 422,
     errors.FlowFailedError: 424,
     errors.CoreUnavailableError: 503,
     errors.DeadlineExceededError: 504,
@@ -51,6 +52,8 @@ def error_json(error: errors.EngineError) -> dict[str, Any]:
         details = {"faults": [asdict(fault) for fault in error.faults]}
     elif isinstance(error, errors.FlowFailedError):
         details = error.details
+    elif isinstance(error, errors.InvalidMessageError):
+        details = {"path": error.path}
     elif isinstance(error, errors.LockHeldError):
         details = {"holder": error.holder}
     elif isinstance(error, errors.AppliedInPartError):

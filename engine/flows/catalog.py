@@ -22,13 +22,16 @@ from engine.kits.digest import digest
 class DescribedFlow:
     """What is known of a flow class without its code.
 
-    That is its name, description and default config, and the pattern of its topology if it has one.
+    That is its name, description and default config, its schemas, and the pattern of its topology
+    if it has one.
     """
 
     name: str
     description: str
     config: Mapping[str, Any] = field(repr=False)
     pattern: Pattern | None = None
+    input_schema: Mapping[str, Any] | None = field(default=None, repr=False)
+    output_schema: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
     def from_json(cls, name: str, described: Mapping[str, Any]) -> "DescribedFlow":
@@ -39,6 +42,8 @@ class DescribedFlow:
             description=described["description"],
             config=described["config"],
             pattern=None if pattern is None else Pattern(pattern),
+            input_schema=described.get("input_schema"),
+            output_schema=described.get("output_schema"),
         )
 
     def get_config(self, **overrides: Any) -> Config:
@@ -61,6 +66,8 @@ def _describe_class(flow_class: Any) -> dict[str, Any]:
         "config": flow_class.get_config(),
         "description": (flow_class.__doc__ or "").strip(),
         "pattern": pattern_of(flow_class),
+        "input_schema": flow_class.input_schema,
+        "output_schema": flow_class.output_schema,
     }
 
 

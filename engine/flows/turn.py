@@ -10,8 +10,9 @@ from typing import Any
 
 from engine.flows.calls import at_work
 from engine.flows.deadlines import working_on
-from engine.flows.flow import Flow
-from engine.model.errors import FlowFailedError
+from engine.flows.flow import INPUT_SCHEMA, Flow
+from engine.flows.schemas import check
+from engine.model.errors import FlowFailedError, InvalidMessageError
 from engine.model.message import FlowMessage
 
 
@@ -23,10 +24,15 @@ def runs_async(flow: Flow) -> bool:
 async def run_turn(flow: Flow, message: FlowMessage, executor: Executor | None = None) -> None:
     """Let `flow` handle `message`; whatever its `run` raises, this raises.
 
+    InvalidMessageError when the message does not fit the flow's interface: it is not run then.
+
     A plain `run` runs in a thread of `executor` (None: the loop's default one), an `async` one on
     the running loop. What it asks meanwhile has the deadline of the message whose sender waits, or
     an earlier one, and carries the path of those who wait (see `engine.flows.calls`).
     """
+    schema = flow.interface_schema(INPUT_SCHEMA)
+    if schema is not None and not message.is_reply:
+        check(schema, message.data, f"The message to {flow.name}")
     caller = flow.caller_of(message)
     with working_on(caller or message), at_work(flow.name, flow.get_instance_id(), caller):
         if runs_async(flow):
@@ -67,9 +73,11 @@ def fail_turn(
 def describe(flow: Flow, error: BaseException, flow_endpoint: str = "") -> dict[str, Any]:
     """Return the data of an error reply: which flow failed, with what, and where in its code.
 
-    When a subflow failed, `step_path` leads to the innermost one that did: names of steps.
+    When a subflow failed, `step_path` leads to the innermost one that did: names of steps. `path`
+    is what in a message does not fit its interface.
     """
-    where = _where(error, type(flow).__module__.partition(".")[0])
+    unfit = isinstance(error, InvalidMessageError)
+    where = "" if unfit else _where(error, type(flow).__module__.partition(".")[0])
     name = type(error).__name__
     text = f"{flow.name}: {name}: {error}" + (f" ({where})" if where else "")
     described: dict[str, Any] = {
@@ -81,6 +89,8 @@ def describe(flow: Flow, error: BaseException, flow_endpoint: str = "") -> dict[
         "flow_id": flow.get_instance_id(),
         "where": where,
     }
+    if isinstance(error, InvalidMessageError):
+        described["path"] = error.path
     if isinstance(error, FlowFailedError) and error.step:
         described["step_path"] = error.step_path
     return described

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.flows.schemas import expanded
 from engine.loading.document import Document
 from engine.loading.paths import path_text
 from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL
@@ -89,7 +90,13 @@ def _flow(spec: Value) -> FlowSpec:
         config_overrides=spec.get("config_overrides", {}),
         subflows={key: _subflow(subflow) for key, subflow in spec.get("subflows", {}).items()},
         allow=tuple(spec["allow"]) if "allow" in spec else None,
+        input_schema=_schema(spec, "input_schema"),
+        output_schema=_schema(spec, "output_schema"),
     )
+
+
+def _schema(spec: Value, name: str) -> Value | None:
+    return expanded(spec[name]) if name in spec else None
 
 
 def _subflow(spec: Value) -> SubflowSpec:

@@ -57,6 +57,7 @@ class MeaningCheck:
                 mount_path = (*path, "mounts", mount_name)
                 references.check_mount(mount_path, name, mapping(mount))
         references.check_cycles()
+        compositions.check_fits()
 
     def _add(self, path: Path, message: str, hint: str = "", *, at_key: bool = False) -> None:
         if self._faults.spoiled(path):

@@ -1,9 +1,10 @@
 """What loading needs to know of flow classes: whether they are there, and their subflows."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from engine.flows.fitting import Interface
 from engine.flows.topology import Pattern, pattern_of
 from engine.model.errors import EngineError
 
@@ -35,10 +36,11 @@ class ClassError(Exception):
 
 @dataclass(frozen=True)
 class KnownClass:
-    """A flow class that can be used: its default config, and how its topology hangs together."""
+    """A flow class that can be used: its defaults, its interface, and its topology's pattern."""
 
     config: Mapping[str, Any]
     pattern: Pattern | None = None
+    interface: Interface = field(default_factory=Interface)
 
     @property
     def subflows(self) -> Mapping[str, Any]:
@@ -77,4 +79,5 @@ class FlowClasses:
             config = flow_class.get_config()
         except EngineError as error:
             return ClassError(f"{error.message.rstrip('.')}.", error.hint)
-        return KnownClass(config, pattern_of(flow_class))
+        interface = Interface(flow_class.input_schema, flow_class.output_schema)
+        return KnownClass(config, pattern_of(flow_class), interface)

@@ -9,6 +9,7 @@ EngineError
 │   ├── AlreadyExistsError         an entry or endpoint is there already
 │   ├── AccessDeniedError          the caller may not
 │   ├── FlowInstanceException      an instance could not be had (aiflows' name)
+│   ├── InvalidMessageError        a message does not fit the interface; names the path
 │   └── FlowFailedError            the flow answered with an error reply
 └── TransientError                 may work when tried again
     ├── CoreUnavailableError       the core or its queue does not answer
@@ -100,6 +101,14 @@ class FlowInstanceException(PermanentError):  # noqa: N818 - the name that aiflo
         self.flow_endpoint = flow_endpoint
         self.user_id = user_id
         self.reason = message
+
+
+class InvalidMessageError(PermanentError):
+    """A message, or an answer, does not fit the flow's interface; `path` is what does not."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class FlowFailedError(PermanentError):

@@ -49,7 +49,10 @@ class SubflowSpec:
 
 @dataclass(frozen=True)
 class FlowSpec:
-    """A flow that a user serves at an endpoint. `allow` has user names, hex ids or `any`."""
+    """A flow that a user serves at an endpoint. `allow` has user names, hex ids or `any`.
+
+    `input_schema` and `output_schema` are JSON Schemas; None leaves what the class says.
+    """
 
     flow_class_name: str
     singleton: bool = False
@@ -58,6 +61,8 @@ class FlowSpec:
     config_overrides: JsonObject = field(default_factory=dict)
     subflows: Mapping[str, SubflowSpec] = field(default_factory=dict)
     allow: tuple[str, ...] | None = None
+    input_schema: JsonObject | None = None
+    output_schema: JsonObject | None = None
 
 
 @dataclass(frozen=True)

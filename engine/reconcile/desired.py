@@ -50,6 +50,8 @@ def desired(manifest: Manifest, subflows_of: SubflowsOf, code_digest: CodeDigest
                     config_overrides=flow.config_overrides,
                     subflows=_subflows(manifest, name, flow, subflows_of),
                     allow=_allow(manifest, flow, everybody),
+                    input_schema=flow.input_schema,
+                    output_schema=flow.output_schema,
                 )
             )
         for mount_name, mount in user.mounts.items():

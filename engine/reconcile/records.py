@@ -5,7 +5,8 @@ names of users into ids. A name that maps to another id later is therefore a cha
 an id yet stays a name, and differs from every id.
 
 Stored as JSON: `engine:flows:<endpoint>` in the server's storage (`engine.serving` reads
-`config_overrides`, `subflows` and `allow` from it) and `engine:mounts:<name>` in the client's.
+`config_overrides`, `subflows`, `allow` and the schemas from it) and `engine:mounts:<name>` in the
+client's.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class FlowRecord:
     config_overrides: JsonObject = field(default_factory=dict)
     subflows: Mapping[str, Subflow] = field(default_factory=dict)
     allow: tuple[str, ...] = ()
+    input_schema: JsonObject | None = None
+    output_schema: JsonObject | None = None
 
     def values(self) -> dict[str, Any]:
         """Return all fields but the owner as JSON data, by name: what is compared."""
@@ -67,6 +70,8 @@ class FlowRecord:
             "config_overrides": dict(self.config_overrides),
             "subflows": {key: subflow.to_json() for key, subflow in self.subflows.items()},
             "allow": list(self.allow),
+            "input_schema": self.input_schema,
+            "output_schema": self.output_schema,
         }
 
     @property
@@ -94,6 +99,8 @@ class FlowRecord:
                     key: Subflow(**subflow) for key, subflow in dict(value["subflows"]).items()
                 },
                 allow=tuple(value["allow"]),
+                input_schema=value.get("input_schema"),
+                output_schema=value.get("output_schema"),
             )
         except (KeyError, TypeError, ValueError):
             return None
@@ -191,6 +198,8 @@ class Resolver:
                 for key, subflow in flow.subflows.items()
             },
             allow=tuple(sorted(self.user_id(user) for user in flow.allow)),
+            input_schema=flow.input_schema,
+            output_schema=flow.output_schema,
         )
 
     def mount_record(self, mount: DesiredMount, flow_id: str) -> MountRecord:

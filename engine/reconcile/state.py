@@ -77,6 +77,8 @@ class DesiredFlow:
     config_overrides: JsonObject = field(default_factory=dict)
     subflows: Mapping[str, Subflow] = field(default_factory=dict)
     allow: tuple[str, ...] = ()
+    input_schema: JsonObject | None = None
+    output_schema: JsonObject | None = None
 
 
 @dataclass(frozen=True)

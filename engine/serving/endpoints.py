@@ -7,10 +7,12 @@ from typing import Any
 from engine.colink import keys
 from engine.colink.client import Client
 from engine.colink.payloads import integer_bytes, json_bytes, json_value
+from engine.flows.flow import INPUT_SCHEMA, OUTPUT_SCHEMA
 from engine.model.errors import UsageError
 from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL, is_flow_endpoint
 
 ANYBODY = "any"
+SCHEMAS = (INPUT_SCHEMA, OUTPUT_SCHEMA)
 _MOUNT_DEPTH = 6
 """Parts of the key of a mount's entry: flows, endpoint, mounts, client, flow id, field."""
 
@@ -20,12 +22,14 @@ class EndpointRecord:
     """What the engine adds to an endpoint's entries; an endpoint served by hand has none of it.
 
     `subflows` says who serves a subflow: key to `user_id`, `flow_endpoint`, `config_overrides`.
-    `allow` holds user ids or `any`; None stands for everybody.
+    `allow` holds user ids or `any`; None stands for everybody. `schemas` has the endpoint's own
+    `input_schema` and `output_schema`, where it has them.
     """
 
     config_overrides: Mapping[str, Any] = field(default_factory=dict)
     subflows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     allow: tuple[str, ...] | None = None
+    schemas: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def decode(cls, payload: bytes | None) -> "EndpointRecord":
@@ -38,6 +42,7 @@ class EndpointRecord:
             config_overrides=value.get("config_overrides") or {},
             subflows=value.get("subflows") or {},
             allow=None if allow is None else tuple(allow),
+            schemas={name: value[name] for name in SCHEMAS if value.get(name) is not None},
         )
 
     def allows(self, user_id: str) -> bool:

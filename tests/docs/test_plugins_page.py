@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.flows import Flow
+from engine.flows import Flow, FlowFailedError
 from engine.flows.interfaces import _MODULES
 from engine.hooks import load_catalog, specs
 from engine.loading import load_text
@@ -104,13 +104,18 @@ def test_the_manifests_are_valid(project, name):
     assert load_text(file.read_text(), file, catalog_of(project, ours), {}).users["author"].mounts
 
 
-@pytest.mark.parametrize("name", ["example_functions", "example_interface", "example_resolvers"])
+@pytest.mark.parametrize(
+    "name", ["example_functions", "example_interface", "example_resolvers", "example_schemas"]
+)
 def test_the_examples_run(project, name):
     module = importlib.import_module(name)
     if name == "example_functions":
         with LocalPort() as world:
             (add,) = module.register_flow_classes()
             assert world.ask(world.mount(add), {"a": 1, "b": 2}) == {"total": 3, "terms": 2}
+    if name == "example_schemas":
+        with LocalPort() as world, pytest.raises(FlowFailedError, match=r"data\.text is integer"):
+            world.ask(world.mount(module.SplitFlow), {"text": 1})
     if name == "example_resolvers":
         assert module.register_resolvers()["endpoint"]("count_words", 2) == "count_words_v2"
 
