@@ -85,7 +85,7 @@ def test_the_pages_own_tests_pass(project):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 passed" in done.stdout
+    assert "7 passed" in done.stdout
 
 
 def test_the_session_shows_what_the_flow_answers(project):
