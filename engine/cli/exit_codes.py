@@ -29,6 +29,7 @@ EXIT_CODES: Mapping[type[errors.EngineError], ExitCode] = {
     errors.AlreadyExistsError: ExitCode.FAILED,
     errors.AccessDeniedError: ExitCode.FAILED,
     errors.FlowInstanceException: ExitCode.FAILED,
+    errors.InvalidMessageError: ExitCode.FAILED,
     errors.FlowFailedError: ExitCode.FAILED,
     errors.CallCancelledError: ExitCode.FAILED,
     errors.CoreUnavailableError: ExitCode.FAILED,

@@ -184,7 +184,8 @@ _ATTRIBUTES: Mapping[type, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     errors.InvalidManifestError: lambda details: {
         "faults": tuple(errors.Fault(**fault) for fault in details.get("faults", ()))
     },
-    errors.FlowFailedError: lambda details: {"details": dict(details)},
+    errors.InvalidMessageError: lambda details: {"data_path": str(details.get("data_path", ""))},
+    errors.FlowFailedError: lambda details: {"details": dict(details), "step": ""},
     errors.FlowInstanceException: lambda details: {
         name: details.get(name, "") for name in ("flow_endpoint", "user_id", "reason")
     },

@@ -36,6 +36,7 @@ _STATUS: dict[type[errors.EngineError], int] = {
     errors.AlreadyExistsError: 409,
     errors.AccessDeniedError: 403,
     errors.FlowInstanceException: 424,
+    errors.InvalidMessageError: 422,
     errors.FlowFailedError: 424,
     errors.CallCancelledError: 409,
     errors.CoreUnavailableError: 503,
@@ -59,6 +60,8 @@ def error_json(error: errors.EngineError) -> dict[str, Any]:
         details = error.details
     elif isinstance(error, errors.BusyError):
         details = {"retry_after": error.retry_after}
+    elif isinstance(error, errors.InvalidMessageError):
+        details = {"data_path": error.data_path}
     elif isinstance(error, errors.LockHeldError):
         details = {"holder": error.holder}
     elif isinstance(error, errors.AppliedInPartError):

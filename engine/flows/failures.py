@@ -2,14 +2,15 @@
 
 `error` is one sentence for people and for stock aiflows, which knows no error replies. The rest is
 for programs: `flow`, `user_id`, `flow_endpoint`, `flow_id` tell which instance answers, `path` the
-same of each flow from that one down to where it failed, `cause` the error there. A traceback is
+same of each flow from that one down to where it failed, `cause` the error there, `step_path` what
+the flows on the way call their steps, `data_path` what in a message does not fit. A traceback is
 never part of it.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.model.errors import BusyError, EngineError, FlowFailedError
+from engine.model.errors import BusyError, EngineError, FlowFailedError, InvalidMessageError
 
 _STEP = ("flow", "user_id", "flow_endpoint", "flow_id")
 _DEEPEST = 32
@@ -45,6 +46,10 @@ def failure_data(
     }
     if isinstance(error, BusyError):
         data["retry_after"] = error.retry_after
+    if isinstance(error, InvalidMessageError):
+        data["data_path"] = error.data_path
+    if isinstance(error, FlowFailedError) and error.step:
+        data["step_path"] = error.step_path
     return data
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.flows.schemas import expanded
 from engine.loading.document import Document
 from engine.loading.paths import path_text
 from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL
@@ -94,7 +95,13 @@ def _flow(spec: Value) -> FlowSpec:
         allow=_allow(spec.get("allow")),
         retries=RetriesSpec(**spec.get("retries", {})),
         mailbox_limit=int(spec.get("mailbox_limit", DEFAULT_MAILBOX_LIMIT)),
+        input_schema=_schema(spec, "input_schema"),
+        output_schema=_schema(spec, "output_schema"),
     )
+
+
+def _schema(spec: Value, name: str) -> Value | None:
+    return expanded(spec[name]) if name in spec else None
 
 
 def _allow(spec: Any) -> AllowSpec:

@@ -9,6 +9,7 @@ EngineError
 │   ├── AlreadyExistsError         an entry or endpoint is there already
 │   ├── AccessDeniedError          the caller may not
 │   ├── FlowInstanceException      an instance could not be had (aiflows' name)
+│   ├── InvalidMessageError        a message does not fit the interface; names the value
 │   ├── FlowFailedError            the flow answered with an error reply
 │   └── CallCancelledError         the caller gave the call up before it was answered
 └── TransientError                 may work when tried again
@@ -23,6 +24,8 @@ EngineError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+_STEPS_KEPT = 64
 
 
 class EngineError(Exception):
@@ -102,12 +105,33 @@ class FlowInstanceException(PermanentError):  # noqa: N818 - the name that aiflo
         self.reason = message
 
 
-class FlowFailedError(PermanentError):
-    """A flow answered with an error reply; `details` is the reply's data as plain JSON data."""
+class InvalidMessageError(PermanentError):
+    """A message, or an answer, does not fit the flow's interface; `data_path` is what does not."""
 
-    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, message: str, data_path: str = "") -> None:
+        super().__init__(message)
+        self.data_path = data_path
+
+
+class FlowFailedError(PermanentError):
+    """A flow answered with an error reply; `details` is the reply's data as plain JSON data.
+
+    `step` is what the asking flow calls it: the key of the subflow, or the name of the step.
+    """
+
+    def __init__(
+        self, message: str, details: Mapping[str, Any] | None = None, step: str = ""
+    ) -> None:
         super().__init__(message)
         self.details = dict(details or {})
+        self.step = step
+
+    @property
+    def step_path(self) -> list[str]:
+        """Return `step`, followed by the steps below it that `details` tells of."""
+        below = self.details.get("step_path")
+        steps = [step for step in below if isinstance(step, str)] if type(below) is list else []
+        return [self.step, *steps[:_STEPS_KEPT]] if self.step else steps[:_STEPS_KEPT]
 
 
 class CallCancelledError(PermanentError):

@@ -74,7 +74,8 @@ class RetriesSpec:
 class FlowSpec:
     """A flow that a user serves at an endpoint.
 
-    `mailbox_limit` is how many messages one instance may have that are not finished.
+    `mailbox_limit` is how many messages one instance may have that are not finished. `input_schema`
+    and `output_schema` are JSON Schemas; None leaves what the class says.
     """
 
     flow_class_name: str
@@ -86,6 +87,8 @@ class FlowSpec:
     allow: AllowSpec = AllowSpec()
     retries: RetriesSpec = RetriesSpec()
     mailbox_limit: int = DEFAULT_MAILBOX_LIMIT
+    input_schema: JsonObject | None = None
+    output_schema: JsonObject | None = None
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ def desired(manifest: Manifest, subflows_of: SubflowsOf, code_digest: CodeDigest
                     ),
                     retries=flow.retries,
                     mailbox_limit=flow.mailbox_limit,
+                    input_schema=flow.input_schema,
+                    output_schema=flow.output_schema,
                 )
             )
         for mount_name, mount in user.mounts.items():

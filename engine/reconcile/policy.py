@@ -19,6 +19,8 @@ FLOW_FIELDS = {
     "mailbox_limit": Effect.IN_PLACE,
     "config_overrides": Effect.RECONFIGURE,
     "subflows": Effect.RECONFIGURE,
+    "input_schema": Effect.RECONFIGURE,
+    "output_schema": Effect.RECONFIGURE,
     "parallel_dispatch": Effect.REWRITE,
     "dispatch_point": Effect.REWRITE,
     "singleton": Effect.REWRITE,

@@ -78,6 +78,8 @@ class FlowRecord:
     allow: Allow = field(default_factory=Allow)
     retries: RetriesSpec = field(default_factory=RetriesSpec)
     mailbox_limit: int = DEFAULT_MAILBOX_LIMIT
+    input_schema: JsonObject | None = None
+    output_schema: JsonObject | None = None
 
     def values(self) -> dict[str, Any]:
         """Return all fields but the owner as JSON data, by name: what is compared."""
@@ -91,6 +93,8 @@ class FlowRecord:
             "allow": self.allow.to_json(),
             "retries": asdict(self.retries),
             "mailbox_limit": self.mailbox_limit,
+            "input_schema": self.input_schema,
+            "output_schema": self.output_schema,
         }
 
     @property
@@ -120,6 +124,8 @@ class FlowRecord:
                 allow=Allow.from_json(value["allow"]),
                 retries=RetriesSpec(**value.get("retries", {})),
                 mailbox_limit=int(value.get("mailbox_limit", DEFAULT_MAILBOX_LIMIT)),
+                input_schema=value.get("input_schema"),
+                output_schema=value.get("output_schema"),
             )
         except (KeyError, TypeError, ValueError):
             return None
@@ -219,6 +225,8 @@ class Resolver:
             allow=Allow(self._ids(flow.allow.get_instance), self._ids(flow.allow.send)),
             retries=flow.retries,
             mailbox_limit=flow.mailbox_limit,
+            input_schema=flow.input_schema,
+            output_schema=flow.output_schema,
         )
 
     def _ids(self, users: tuple[str, ...]) -> tuple[str, ...]:

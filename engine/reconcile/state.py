@@ -80,6 +80,8 @@ class DesiredFlow:
     allow: Allow = field(default_factory=Allow)
     retries: RetriesSpec = field(default_factory=RetriesSpec)
     mailbox_limit: int = DEFAULT_MAILBOX_LIMIT
+    input_schema: JsonObject | None = None
+    output_schema: JsonObject | None = None
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ from typing import Any
 from engine.colink import keys
 from engine.colink.client import Client
 from engine.colink.payloads import integer_bytes, json_bytes, json_value
+from engine.flows.flow import INPUT_SCHEMA, OUTPUT_SCHEMA
 from engine.model.errors import UsageError
 from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL, is_flow_endpoint
 from engine.model.manifest import DEFAULT_MAILBOX_LIMIT, RetriesSpec
 
 ANYBODY = "any"
 _OPERATIONS = ("get_instance", "send")
+SCHEMAS = (INPUT_SCHEMA, OUTPUT_SCHEMA)
 _MOUNT_DEPTH = 6
 """Parts of the key of a mount's entry: flows, endpoint, mounts, client, flow id, field."""
 
@@ -23,6 +25,7 @@ class EndpointRecord:
 
     `subflows` says who serves a subflow: key to `user_id`, `flow_endpoint`, `config_overrides`.
     `get_instance` and `send` hold the ids of who may do so, or `any`; None stands for everybody.
+    `schemas` has the endpoint's own `input_schema` and `output_schema`, where it has them.
     """
 
     config_overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -31,6 +34,7 @@ class EndpointRecord:
     send: tuple[str, ...] | None = None
     retries: RetriesSpec = field(default_factory=RetriesSpec)
     mailbox_limit: int = DEFAULT_MAILBOX_LIMIT
+    schemas: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def decode(cls, payload: bytes | None) -> "EndpointRecord":
@@ -50,6 +54,7 @@ class EndpointRecord:
                 for operation in _OPERATIONS
                 for users in (operations.get(operation),)
             },
+            schemas={name: value[name] for name in SCHEMAS if value.get(name) is not None},
         )
 
     def may_get_instance(self, user_id: str) -> bool:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from engine.flows import AtomicFlow, CompositeFlow, FlowFailedError, FlowMessage
+from engine.flows import AtomicFlow, CompositeFlow, FlowFailedError, FlowMessage, proxy
 from engine.flows.turn import describe, fail_turn, run_turn, runs_async
 from engine.model.errors import UsageError
 
@@ -13,14 +13,14 @@ from engine.model.errors import UsageError
 class Plain(AtomicFlow):
     def run(self, input_message):
         self.thread = threading.current_thread().name
-        self.get_reply(input_message)
+        proxy("other", "other-id", self.port).get_reply(input_message)
 
 
 class Async(AtomicFlow):
     async def run(self, input_message):
         await asyncio.sleep(0)
         self.thread = threading.current_thread().name
-        self.get_reply(input_message)
+        proxy("other", "other-id", self.port).get_reply(input_message)
 
 
 class Returning(AtomicFlow):
@@ -29,7 +29,7 @@ class Returning(AtomicFlow):
 
     async def later(self):
         self.thread = "later"
-        self.get_reply(FlowMessage({}))
+        proxy("other", "other-id", self.port).get_reply(FlowMessage({}))
 
 
 class Failing(AtomicFlow):
