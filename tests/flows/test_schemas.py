@@ -77,7 +77,7 @@ def test_what_is_no_schema_is_told(wrong, told):
 def test_what_does_not_fit_is_told_with_its_path_and_without_its_value(schema, data, path, told):
     with pytest.raises(InvalidMessageError) as caught:
         check(expanded(schema), data, "It")
-    assert caught.value.path == path
+    assert caught.value.data_path == path
     assert str(caught.value) == f"It does not fit its interface: {told}."
 
 

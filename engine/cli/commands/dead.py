@@ -62,7 +62,9 @@ def retry(context: typer.Context, user: User, id_: Id, timeout: Timeout = 60.0) 
 def drop(
     context: typer.Context,
     user: User,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID...]", help="As `dead list` shows them.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of USER's.")] = False,
     output_format: Output = Format.TEXT,
 ) -> int:

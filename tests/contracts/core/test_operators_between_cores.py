@@ -8,6 +8,7 @@ import pytest
 from engine.colink import keys, wire
 from engine.colink.client import Connections
 from engine.colink.mailbox import decode_dispatch, encode_push
+from engine.model.message import FlowMessage
 from engine.serving import endpoints
 from tests.support import network
 from tests.support.cores import Member, Places
@@ -86,6 +87,11 @@ async def test_the_sdk_sends_a_variable_to_the_sdk(two: list[Member]) -> None:
         sender, receiver = receiver, sender
 
 
+def message_of(member: Member) -> bytes:
+    """Return a message that a flow might send."""
+    return FlowMessage(data={}, user_id=member.user_id).serialize()
+
+
 class TestScheduler:
     @staticmethod
     async def _operated(*members: Member) -> None:
@@ -97,7 +103,7 @@ class TestScheduler:
     @staticmethod
     async def _push(sender: Member, receiver: Member) -> str:
         key = keys.push_message("m1")
-        await blocking(sender.sdk.create_entry, key, b"{}")
+        await blocking(sender.sdk.create_entry, key, message_of(sender))
         return await blocking(
             sender.sdk.run_task,
             *("coflows_push", encode_push("f", key)),
@@ -136,7 +142,8 @@ class TestScheduler:
         inbox = json.loads(await ann.entry(keys.variable(bob.user_id, task_id, "inbox")))
         assert inbox == {"addr": "", "vt_jwt": "", "tls_cert": []}
         receiver = sdk.Participant(user_id=bob.user_id, role="receiver")
-        await blocking(sender.send_variable_with_remote_storage, "msg", b"{}", [receiver])
+        message = message_of(ann)
+        await blocking(sender.send_variable_with_remote_storage, "msg", message, [receiver])
         assert await self._dispatched(bob) == ("f", (keys.push_message("m1"),))
 
 
