@@ -6,6 +6,7 @@ from itertools import permutations
 import pytest
 
 from engine.colink import identity, keys, wire
+from engine.core.retention import Retention
 from tests.support.cores import Member, Places, participants
 from tests.support.rpc import Code, bearer, refused
 from tests.support.stock import blocking, sdk
