@@ -14,6 +14,7 @@ RUN = {
     "docs/manifest.md": {"yaml", "yaml-with-faults", "text"},
     "docs/command-line.md": {"json"},
     "docs/architecture.md": {""},
+    "docs/many-cores.md": {"python"},
     "engine/core/README.md": {"toml"},
 }
 """The languages of each page's blocks; the module named like the page in this folder runs them.

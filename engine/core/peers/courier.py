@@ -5,11 +5,11 @@ its users. Parcels of one task go in order, those of different tasks side by sid
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from engine.core.peers.address_book import Pair
 from engine.core.peers.outbox import Outbox, Parcel
@@ -216,14 +216,10 @@ class Courier:
                     self._remove(ids)
 
 
-async def _first(*waits: Awaitable[object], timeout: float) -> None:
+async def _first(*waits: Coroutine[Any, Any, object], timeout: float) -> None:
     """Wait until one of `waits` is over, at most `timeout` seconds."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        await cancel_and_wait(tasks)
