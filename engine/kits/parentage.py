@@ -95,6 +95,13 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
+    def close(self) -> None:
+        """End the child if it still runs, and let go of it. May be called again."""
+        self.kill()
+        self._writer.close()
+        # What is killed is gone in a moment; unless it is waited for, a zombie stays.
+        self._process.wait()
+
     def _signal(self, number: int) -> None:
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 OVERLAP = 64
 """So many async runs of one worker may be under way at once, not counting those that wait."""
+_OVERTIME = 1.0
+"""Seconds after its deadline in which a plain run may still end by itself."""
 _LONGEST_WAIT = 60.0
 """Seconds between two attempts at most."""
 
@@ -47,6 +49,10 @@ class Outcome:
     state: Any
     outbox: tuple[Outgoing, ...]
     letter: DeadLetter | None = None
+
+
+class _OverdueError(DeadlineExceededError):
+    """A plain run that did not end at its deadline, and goes on in its thread."""
 
 
 class Runs:
@@ -107,6 +113,11 @@ class Runs:
                 wait = await self._wait(flow, turn, error, attempt)
                 if wait is not None:
                     return wait
+            if isinstance(error, _OverdueError):
+                # Its thread may go on for ever: neither state nor messages may be shared with it.
+                error = DeadlineExceededError(str(error))
+                port = TurnPort(self._client, turn.message_key, share, context.task_id, attempt)
+                flow = self._build(turn, port)
             outcome = _undone(flow, turn, port, error)
             if not begun or isinstance(error, CallCancelledError):
                 return outcome
@@ -151,12 +162,28 @@ class Runs:
         if not runs_async(flow):
             # A thread cannot be ended; but what it asks of others can.
             running.react = port.give_up
-            await run_turn(flow, turn.message, self._threads)
+            await self._in_thread(flow, turn.message)
             return
         async with self._places:
             context.slot.release()
             port.share = Share(lambda: place_given_up(self._places))
             await _within_deadline(flow, turn.message, running)
+
+    async def _in_thread(self, flow: Flow, message: FlowMessage) -> None:
+        """Run a plain flow; _OverdueError when it does not end soon after its message's deadline.
+
+        It is left alone then: the worker's slot is for others, and nothing of it counts any more.
+        """
+        deadline = _deadline(flow, message)
+        left = None if deadline is None else max(0.0, deadline - time.time()) + _OVERTIME
+        work = asyncio.create_task(run_turn(flow, message, self._threads))
+        try:
+            await asyncio.wait((work,), timeout=left)
+            if not work.done():
+                raise _OverdueError("The run was not over at the message's deadline, and is left.")
+            work.result()
+        finally:
+            work.cancel()
 
     async def _wait(
         self, flow: Flow, turn: Turn, error: BaseException, attempt: int
@@ -206,8 +233,7 @@ def _letter(flow: Flow, turn: Turn, error: BaseException, attempts: int) -> Dead
 
 async def _within_deadline(flow: Flow, message: FlowMessage, running: Running) -> None:
     """Run an async flow, not longer than anybody waits for its answer."""
-    caller = flow.caller_of(message)
-    deadline = None if caller is None else caller.deadline
+    deadline = _deadline(flow, message)
     left = None if deadline is None else deadline - time.time()
     loop = asyncio.get_running_loop()
     try:
@@ -219,6 +245,12 @@ async def _within_deadline(flow: Flow, message: FlowMessage, running: Running) -
             raise
         running.check()
         raise DeadlineExceededError("The run was not over at the message's deadline.") from error
+
+
+def _deadline(flow: Flow, message: FlowMessage) -> float | None:
+    """Return until when somebody waits for what comes of `message`, in Unix seconds."""
+    caller = flow.caller_of(message)
+    return None if caller is None else caller.deadline
 
 
 def _is_cancelled() -> bool:

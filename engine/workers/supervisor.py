@@ -133,7 +133,7 @@ class _Keeper:
             code = await child.wait()
             return f"{_ended(code)}: {last or _last_words(self.spec.log, begin)}".rstrip(": ")
         finally:
-            child.kill()
+            child.close()
 
     async def _heard(self, line: Line) -> str:
         """Take in what the process tells; return its error message, if it is one."""

@@ -157,6 +157,16 @@ class Stuck(Counter):
         super().run(input_message)
 
 
+class Held(Counter):
+    """Counts, once the test lets its thread go on."""
+
+    go_on: ClassVar[threading.Event]
+
+    def run(self, input_message: FlowMessage) -> None:
+        self.go_on.wait()
+        super().run(input_message)
+
+
 class Flaky(Counter):
     """Counts, tells its subflow, and fails as often as the message says, each time anew."""
 
@@ -268,7 +278,7 @@ ALL = [
     *(Cancelling, Stepping),
     *(Diary, Tallying),
     *(Flaky, AsyncFlaky, Endless),
-    *(Gate, Stuck),
+    *(Gate, Held, Stuck),
     *(Counter, AsyncCounter, Faulty, AsyncFaulty, Unbuildable),
     *(Blocking, Awaiting, Telling, Secretive),
 ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 
@@ -10,12 +11,12 @@ import pytest
 from engine.colink import keys
 from engine.core.server import Core
 from engine.flows import FlowMessage
-from engine.model.errors import CallCancelledError
+from engine.model.errors import CallCancelledError, DeadlineExceededError
 from engine.serving import endpoints, messages
 from engine.serving.messages import Answers
 from engine.serving.outgoing import pushed
 from tests.support import flows
-from tests.support.flows import Endless
+from tests.support.flows import Endless, Held
 from tests.support.network import Member, network
 
 
@@ -95,3 +96,19 @@ async def test_messages_pushed_without_a_deadline_are_run_at_any_time(user: Memb
     instance = await user.instance("ep")
     await messages.push(user.client, "local", instance.flow_id, FlowMessage(data={}))
     assert (await user.ask(instance, {})).data["count"] == 2
+
+
+async def test_a_plain_run_that_does_not_end_keeps_nobody_else_waiting(user: Member) -> None:
+    Held.go_on = threading.Event()
+    await endpoints.serve(user.client, "held", "test.Held")
+    await endpoints.serve(user.client, "counts", "test.Counter")
+    held, other = await user.instance("held"), await user.instance("counts")
+    try:
+        with pytest.raises(DeadlineExceededError):
+            await user.ask(held, {}, timeout=0.2)
+        # The worker has one slot, which the run above holds until it is given up.
+        assert (await user.ask(other, {})).data["count"] == 1
+    finally:
+        Held.go_on.set()
+    # What the run did after all, in its thread, counts for nothing.
+    assert (await user.ask(held, {})).data["count"] == 1
