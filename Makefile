@@ -33,8 +33,9 @@ lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## measure, beside stock aiflows 1.1.1; writes docs/benchmarks.md
+bench: setup ## measure, beside stock aiflows 1.1.1; writes docs/benchmarks.md and benchmarks-core.md
 	@$(BIN)/python -m tests.benchmarks
+	@$(BIN)/python -m tests.benchmarks.core_costs
 
 clean: ## remove the virtual environment and the caches
 	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -18,7 +18,8 @@ _HEAD = """\
 # Benchmarks
 
 Written by the benchmark itself: run it to change this page. All rows are of one run on one machine,
-stock aiflows 1.1.1 and this project on the same embedded core, one after the other.
+stock aiflows 1.1.1 and this project on the same embedded core, one after the other. What calls of
+the core cost, with many before them and without: [benchmarks-core.md](benchmarks-core.md).
 
 - Command: `{command}`
 - Date: {date}
