@@ -25,6 +25,7 @@ from engine.daemon.lock import EngineLock
 from engine.daemon.server import ControlServer
 from engine.kits.clock import SystemClock
 from engine.kits.files import private_folder
+from engine.model.composition import Composition
 from engine.model.errors import EngineError
 from engine.model.home import Home
 from engine.workers.supervisor import Supervisor
@@ -67,8 +68,10 @@ class Engine:
         await self._stack.aclose()
 
 
-async def serve(home: Path, files: Sequence[Path] = (), environment: Mapping[str, str] = {}) -> int:
-    """Run an engine until it is told to stop; apply `files` first, if there are any.
+async def serve(
+    home: Path, manifests: Sequence[Composition] = (), environment: Mapping[str, str] = {}
+) -> int:
+    """Run an engine until it is told to stop; apply `manifests` first, if there are any.
 
     Returns the exit code: 0, or that of an apply that failed altogether.
     """
@@ -77,9 +80,9 @@ async def serve(home: Path, files: Sequence[Path] = (), environment: Mapping[str
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with Engine(home) as engine:
-        if files:
-            names = [str(file) for file in files]
-            async for line in engine.controller.apply(names, environment, wait=True, timeout=3600):
+        if manifests:
+            controller = engine.controller
+            async for line in controller.apply(manifests, environment, wait=True, timeout=3600):
                 if "text" in line or "message" in line:
                     print(line.get("text") or line["message"], flush=True)  # noqa: T201
         waiting = [asyncio.create_task(e.wait()) for e in (stop, engine.server.stopped)]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.daemon.client import ControlClient
+from engine.model.composition import Composition
 from engine.model.errors import EngineNotRunningError, TransientError
 from engine.model.home import Home
 
@@ -51,14 +52,16 @@ def ensure(home: Path) -> ControlClient:
     )
 
 
-def run_foreground(home: Path, files: Sequence[Path], environment: Mapping[str, str]) -> int:
-    """Run the engine in this process, apply `files`, and stay until a signal; the exit code.
+def run_foreground(
+    home: Path, manifests: Sequence[Composition], environment: Mapping[str, str]
+) -> int:
+    """Run the engine in this process, apply `manifests`, and stay until a signal; the exit code.
 
     Raises LockHeldError when an engine runs in `home` already.
     """
     from engine.app.background import serve  # heavy: gRPC and all; only this command needs it here
 
-    return asyncio.run(serve(home, files, environment))
+    return asyncio.run(serve(home, manifests, environment))
 
 
 def _answers(client: ControlClient) -> bool:

@@ -6,6 +6,7 @@ import typer
 
 from engine.cli.commands import (
     call,
+    composition,
     generations,
     installed,
     manifests,
@@ -37,6 +38,7 @@ def build() -> typer.Typer:
         manifests.validate,
         manifests.plan,
         manifests.apply,
+        composition.config,
         observing.status,
         call.call,
         observing.logs,

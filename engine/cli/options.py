@@ -17,7 +17,27 @@ class Format(StrEnum):
 Output = Annotated[
     Format, typer.Option("-o", "--output", help="Print text for people or JSON for programs.")
 ]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Manifests, YAML.")]
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="FILE...", help="Manifests, YAML.", show_default=False),
+]
+File = Annotated[
+    Path | None, typer.Argument(metavar="FILE", help="A manifest, YAML.", show_default=False)
+]
+Layers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-f", "--layer", metavar="FILE", help="Lay FILE over the manifest; later over earlier ones."
+    ),
+]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option("--profile", metavar="NAME", help="Lay the manifest's profile NAME over it."),
+]
+EnvFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--env-file", metavar="FILE", help="Take variables from FILE, NAME=value a line."),
+]
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait at most.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is lost.")]
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on until Ctrl-C.")]

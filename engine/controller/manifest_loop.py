@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -18,8 +17,9 @@ from engine.controller.applied import AppliedRecord, AppliedStore
 from engine.controller.cores import Cores
 from engine.controller.events import EventLog
 from engine.controller.execute import Executor
-from engine.controller.history import CONVERGED, FAILED, Generation, History
+from engine.controller.history import CONVERGED, FAILED, History
 from engine.controller.journal import Journal
+from engine.controller.manifest_files import ManifestFiles
 from engine.controller.observe import observe
 from engine.controller.plugins import Plugins
 from engine.controller.sessions import Sessions
@@ -29,10 +29,10 @@ from engine.kits.aio import cancel_and_wait
 from engine.kits.backoff import Backoff
 from engine.kits.clock import Clock
 from engine.kits.digest import digest
-from engine.loading import load, load_text
+from engine.loading import Loaded
+from engine.model.composition import Composition
 from engine.model.errors import EngineError, Fault, InvalidManifestError
 from engine.model.manifest import Manifest
-from engine.model.secrets import variables
 from engine.model.status import ManifestStatus
 from engine.reconcile.conditions import conditions
 from engine.reconcile.desired import desired as desired_of
@@ -65,6 +65,10 @@ class World:
     applied: AppliedStore
     history: History
     manifests_of: Callable[[str], tuple[str, ...]]
+    environment: Mapping[str, str]
+    """What this process inherited; it goes behind env files and what an apply brings."""
+    read_anew: Callable[[], None]
+    """Called when a loop has read its files, which may be others than before."""
 
 
 class ManifestLoop:
@@ -72,15 +76,14 @@ class ManifestLoop:
 
     def __init__(self, world: World, record: AppliedRecord, environment: Mapping[str, str]) -> None:
         self.name = record.name
-        self.file = record.file
         self.manifest: Manifest | None = None
         self.users = frozenset(record.users)
         self.followers: set[asyncio.Queue[dict[str, Any] | None]] = set()
         self.removed = False
         self._world = world
-        self._environment = dict(environment)
-        self._text = record.text
-        self._seen: str | None = None
+        self._files = ManifestFiles(record, environment, world.environment)
+        self._profiles = record.profiles
+        self._referenced: Mapping[str, str] = {}
         self._generation = record.generation
         self._made = 0
         self._journal = Journal(world.history)
@@ -100,15 +103,30 @@ class ManifestLoop:
     def draft(
         cls,
         world: World,
-        manifest: Manifest,
-        environment: Mapping[str, str],
+        loaded: Loaded,
         users: frozenset[str],
     ) -> "ManifestLoop":
         """Return a loop that only plans: it is never started and stores nothing."""
-        loop = cls(world, AppliedRecord(manifest.name, manifest.file, 0, ""), environment)
-        loop.manifest = manifest
+        manifest = loaded.manifest
+        loop = cls(world, AppliedRecord(manifest.name, manifest.file, 0, ""), {})
+        loop.manifest, loop._referenced = manifest, loaded.environment
         loop.users = users
         return loop
+
+    @property
+    def file(self) -> str:
+        """Return the path of the manifest's own file."""
+        return self._files.composition.file
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Return the paths of all files on which the manifest depends."""
+        return self._files.files
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """Return the paths of the folders whose fragments it includes."""
+        return self._files.folders
 
     def start(self) -> None:
         """Run the loop from now on."""
@@ -128,14 +146,12 @@ class ManifestLoop:
         """Look again after a process of ours started, ended or told something."""
         self._wake.set()
 
-    def take_over(self, manifest: Manifest, environment: Mapping[str, str]) -> None:
-        """Want what the file says now, with these environment variables; undoes `remove`."""
-        if self.manifest is not None and manifest.file != self.file:
-            self._event("ManifestMoved", f"read from {manifest.file} now; before: {self.file}")
-        self._environment = dict(environment)
+    def take_over(self, composition: Composition, environment: Mapping[str, str]) -> None:
+        """Want what the files say now, with these environment variables; undoes `remove`."""
+        if self.manifest is not None and composition.file != self.file:
+            self._event("ManifestMoved", f"read from {composition.file} now; before: {self.file}")
         self._removing = ""
-        self.file = manifest.file
-        self._seen = None
+        self._files.replace(composition, environment)
         self._ask()
 
     def remove(self, *, purge: bool) -> None:
@@ -264,7 +280,7 @@ class ManifestLoop:
             self._world.workloads,
             catalog=catalog,
             core=self._core,
-            environment=self._referenced(),
+            environment=self._referenced,
             manifest=self.manifest,
             desired=wanted,
             tell=self._tell,
@@ -272,39 +288,50 @@ class ManifestLoop:
         return await executor.execute(plan)
 
     async def _reload(self, catalog: DescribedCatalog) -> None:
-        """Read the file if its content changed; a faulty one changes nothing but the status."""
-        content = _read(self.file)
-        seen = digest([content, sorted(self._environment.items()), catalog.fingerprint])
-        if seen == self._seen:
+        """Read the files if a content changed; faulty ones change nothing but the status."""
+        if not await self._files.changed(catalog):
             return
-        self._seen = seen
         try:
-            manifest = load(Path(self.file), catalog, self._environment)
-            if manifest.name != self.name:
-                raise InvalidManifestError([_renamed(self.file, self.name, manifest.name)])
+            loaded = await self._files.read(catalog)
         except InvalidManifestError as error:
             if error.faults != self._faults:
                 self._event("ManifestInvalid", str(error.faults[0]))
             self._faults = error.faults
             if self.manifest is None:
-                self.manifest = load_text(self._text, Path(self.file), catalog, self._environment)
+                await self._use_last_good(catalog, error)
             return
+        finally:
+            self._world.read_anew()
         if self._faults:
             self._event("ManifestValid", "the file is valid again")
         self._faults = ()
-        if content != self._text or self._generation == 0:
+        self._use(loaded)
+        profiles = self._files.composition.profiles
+        if self._files.take() or profiles != self._profiles or self._generation == 0:
+            self._profiles = profiles
             self._generation += 1
-            now = self._world.clock.now()
-            self._journal.begin(
-                Generation(self.name, self._generation, now, self.file, content or "")
-            )
-        self._text, self.manifest = content or "", manifest
-        self._remember(self.users | _own_users(manifest))
+            self._journal.begin(self._files.generation(self._generation, self._world.clock.now()))
+        self._remember(self.users | _own_users(loaded.manifest))
+        if await self._files.changed(catalog):
+            self.wake()  # it was saved again before it was watched
+
+    async def _use_last_good(self, catalog: DescribedCatalog, error: InvalidManifestError) -> None:
+        """Go on with the last good generation; without one the turn fails, and changes nothing."""
+        try:
+            if not self._files.texts:
+                raise error
+            self._use(await self._files.last_good(catalog))
+        except InvalidManifestError:
+            self._files.forget()
+            raise
+
+    def _use(self, loaded: Loaded) -> None:
+        self.manifest, self._referenced = loaded.manifest, loaded.environment
 
     def _want(self, catalog: DescribedCatalog, removing: str = "") -> Desired:
         if self.manifest is None or removing:
             return Desired(self.name, file=self.file)
-        environment = self._referenced()
+        environment = dict(self._referenced)
 
         def code_digest(class_name: str) -> str:
             plugin = catalog.digest(class_name.partition(".")[0])
@@ -337,23 +364,9 @@ class ManifestLoop:
     def _core(self) -> Any:
         return self.manifest.core if self.manifest else Manifest("", "").core
 
-    def _referenced(self) -> dict[str, str]:
-        """Return the environment variables that the manifest refers to: workers get no others."""
-        names = variables(self._text)
-        return {name: self._environment[name] for name in names if name in self._environment}
-
     def _remember(self, users: frozenset[str]) -> None:
         self.users = users
-        self._world.applied.put(
-            AppliedRecord(
-                self.name,
-                self.file,
-                self._generation,
-                self._text,
-                tuple(sorted(users)),
-                self._removing,
-            )
-        )
+        self._world.applied.put(self._files.record(self._generation, users, self._removing))
 
     def _event(self, type_: str, message: str, resource: str = "") -> None:
         self._world.events.add(type_, message, manifest=self.name, resource=resource)
@@ -365,26 +378,8 @@ class ManifestLoop:
             follower.put_nowait({"type": "progress", "manifest": self.name, "text": text})
 
 
-def _read(file: str) -> str | None:
-    try:
-        return Path(file).read_text()
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
 def _own_users(manifest: Manifest) -> frozenset[str]:
     return frozenset(name for name, user in manifest.users.items() if not user.foreign)
-
-
-def _renamed(file: str, old: str, new: str) -> Fault:
-    return Fault(
-        file,
-        0,
-        0,
-        "name",
-        f"The manifest was applied as {old} and now names itself {new}.",
-        f"Give it the old name, or run `engine down {old}` and apply it anew.",
-    )
 
 
 def _subflows_of(catalog: DescribedCatalog) -> Callable[[str], Mapping[str, Mapping[str, Any]]]:

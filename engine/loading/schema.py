@@ -42,10 +42,13 @@ def schema(catalog: Named | None = None) -> JsonSchema:
 def validator() -> Any:
     """Return the validator of manifests, as `jsonschema` makes them.
 
-    Its schema has each `$ref` replaced by what it refers to: following them for every flow takes
-    more time than all the rest.
+    It is for a manifest that is put together: what an editor cannot ask of a file that includes
+    others is required. Its schema has each `$ref` replaced by what it refers to: following them for
+    every flow takes more time than all the rest.
     """
-    loaded = _loaded()
+    loaded = copy.deepcopy(_loaded())
+    del loaded["if"]
+    loaded |= loaded.pop("else")
     strict: Any = extend(Draft202012Validator, {"pattern": _whole_text_matches})  # type: ignore[no-untyped-call]
     return strict(_inlined(loaded, loaded["$defs"]))
 

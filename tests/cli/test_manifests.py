@@ -107,7 +107,14 @@ def test_apply_streams_progress_and_says_how_to_look_further(run, engine, file):
     assert "engine status" in out
     assert engine.asked[-1] == (
         "/v1/apply",
-        {"files": [str(file)], "environment": {}, "wait": True, "timeout": 7.0},
+        {
+            "manifests": [
+                {"file": str(file), "layers": [], "profiles": [], "env_files": []},
+            ],
+            "environment": {},
+            "wait": True,
+            "timeout": 7.0,
+        },
     )
 
 
@@ -168,3 +175,40 @@ def test_the_schema_is_json(run):
     code, out, _ = run("schema")
     assert code == 0
     assert "2020-12" in json.loads(out)["$schema"]
+
+
+def test_layers_profiles_and_env_files_reach_the_engine_with_absolute_paths(
+    run, engine, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text(MANIFEST + "profiles: {dev: {users: {user1: {}}}}\n")
+    (tmp_path / "prod.yaml").write_text("name: ${oc.env:GREETING}\n")
+    (tmp_path / "a.env").write_text("GREETING=secret\n")
+    engine.answers["POST /v1/plan"] = PLAN
+    over = ("--profile", "dev", "--env-file", "a.env")
+    assert run("plan", "base.yaml", "-f", "prod.yaml", *over)[0] == 0
+    assert run("plan", "-f", "base.yaml", "--layer", "prod.yaml", *over)[0] == 0
+    sent = {
+        "manifest": {
+            "file": f"{tmp_path}/base.yaml",
+            "layers": [f"{tmp_path}/prod.yaml"],
+            "profiles": ["dev"],
+            "env_files": [f"{tmp_path}/a.env"],
+        },
+        "environment": {},
+    }
+    assert engine.asked == [("/v1/plan", sent)] * 2
+
+
+def test_layers_belong_to_one_manifest_and_nothing_is_not_one(run, file):
+    code, _, err = run("validate", str(file), str(file), "-f", "x.yaml")
+    assert (code, err) == (
+        2,
+        f"error: To which of {file}, {file} does the layer x.yaml belong? "
+        "Name one manifest where there are layers.\n",
+    )
+    assert run("apply") == (
+        2,
+        "",
+        "error: Missing argument 'FILE'. Name a manifest; to write one: engine init\n",
+    )

@@ -99,10 +99,10 @@ def test_every_field_arrives(catalog: Catalog) -> None:
 
 def test_places_are_those_of_the_keys(catalog: Catalog) -> None:
     assert manifest_of(FULL, catalog).places == {
-        "name": (2, 1),
-        "users.user0.flows.echo": (9, 7),
-        "users.user0.flows.pair": (16, 7),
-        "users.user1.mounts.mine": (23, 7),
+        "name": ("/folder/file.yaml", 2, 1),
+        "users.user0.flows.echo": ("/folder/file.yaml", 9, 7),
+        "users.user0.flows.pair": ("/folder/file.yaml", 16, 7),
+        "users.user1.mounts.mine": ("/folder/file.yaml", 23, 7),
     }
 
 
