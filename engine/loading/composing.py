@@ -125,7 +125,9 @@ class _Composer:
             content = self._contents.read(Path(file))
         except UnreadableError as error:
             self.broken = True
-            if place[0] == file:
+            if place[0] == file and self.parts:
+                self._faults.add(place, path, error.message, "Paths begin at the current folder.")
+            elif place[0] == file:
                 self._faults.add(place, path, error.message, error.hint)
             else:
                 self._unreadable(file, place, path, error)
@@ -140,13 +142,12 @@ class _Composer:
 
     def _unreadable(self, file: str, place: Place, path: ValuePath, error: UnreadableError) -> None:
         """Note that a file which another one names cannot be read, where it is named."""
-        message = error.message[0].lower() + error.message[1:]
         hint = error.hint
-        if "no such file" in message:
+        if "no such file" in error.message:
             beside = self._contents.fragments(Path(file).parent) or ()
             name = self._suggestions.closest(Path(file).name, beside)
             hint = f"Did you mean {name}?" if name else "Paths begin at the folder of this file."
-        self._faults.add(place, path, f"{file} cannot be read: {message}", hint)
+        self._faults.add(place, path, f"{file} cannot be read: {_reason(error)}", hint)
 
     def _add(self, file: str, document: Document, origin: str) -> None:
         self._way.append(str(absolute(Path(file))))
@@ -175,11 +176,10 @@ class _Composer:
         try:
             content = self._contents.read(Path(file))
         except UnreadableError as error:
-            hint = "" if "no such file" in error.message else error.hint
-            message = error.message[0].lower() + error.message[1:]
-            self._faults.add(
-                place, path, f"The env file {file} cannot be read: {message}", hint or _WRITE_IT
-            )
+            missing = "no such file" in error.message
+            hint = _WRITE_IT if missing else error.hint.replace("manifest", "file")
+            message = f"The env file {file} cannot be read: {_reason(error)}"
+            self._faults.add(place, path, message, hint)
             self.broken = True
             return
         try:
@@ -243,6 +243,11 @@ class _Composer:
                 known = f"There are: {listing(self._profiles)}." if self._profiles else _NO_PROFILE
                 hint = self._suggestions.hint(name, self._profiles, known)
                 self._faults.add((file, 0, 0), (PROFILES,), f"There is no profile {name}.", hint)
+
+
+def _reason(error: UnreadableError) -> str:
+    reason = error.message.removeprefix("The file cannot be read: ")
+    return reason[0].lower() + reason[1:]
 
 
 _WRITE_IT = "Write it, with a line NAME=value for each variable, or remove its name."

@@ -57,9 +57,10 @@ def parse(text: str, file: str, faults: Faults) -> Node | None:
     except yaml.YAMLError as error:
         place, *said = describe(error, text)
         faults.add((file, *place), (), *said)
+        faults.raise_if_any()
     except RecursionError:
         faults.add((file, 0, 0), (), f"Something is nested more than {DEEPEST} levels deep.")
-    faults.raise_if_any()
+        faults.raise_if_any()
     return builder.root
 
 

@@ -39,6 +39,10 @@ _SENTENCES = {
         "This version of YAML is not known.",
         "Remove the %YAML line.",
     ),
+    "did not find expected alphabetic or numeric character": (
+        "A name was expected after this & or *.",
+        "Put it in quotes if text that begins with it is meant.",
+    ),
     "did not find expected node content": ("A value was expected here.", _INDENTATION),
     "could not find expected ':'": ("A `:` was expected after this key.", _INDENTATION),
 }
