@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 from engine.controller.identities import Identities
@@ -32,7 +33,7 @@ def plan(home: Path, composition: Composition, environment: Mapping[str, str]) -
     manifest = loaded.manifest
     wanted = desired(
         manifest,
-        lambda name: catalog.config_of(name).get("subflows_config") or {},
+        cache(lambda name: catalog.config_of(name).get("subflows_config") or {}),
         lambda name: catalog.digest(name.partition(".")[0]),
     )
     return make_plan(wanted, asyncio.run(_observe(Home(home), manifest)), others=frozenset())

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import structlog
@@ -383,4 +384,5 @@ def _own_users(manifest: Manifest) -> frozenset[str]:
 
 
 def _subflows_of(catalog: DescribedCatalog) -> Callable[[str], Mapping[str, Mapping[str, Any]]]:
-    return lambda class_name: catalog.config_of(class_name).get("subflows_config") or {}
+    # Ten thousand flows may be of one class, and a configuration is a deep copy.
+    return cache(lambda class_name: catalog.config_of(class_name).get("subflows_config") or {})

@@ -22,6 +22,9 @@ class Contents:
         self.manifests: dict[str, str] = {}
         """The texts of the manifest, of all that it includes and of its layers, by path."""
         self._texts = dict(texts or {})
+        self._given: dict[Path, list[str]] = {}
+        for path in sorted(self._texts):
+            self._given.setdefault(Path(path).parent, []).append(Path(path).name)
         self._files: dict[str, bytes] = {}
         self._folders: dict[str, bytes] = {}
 
@@ -55,9 +58,8 @@ class Contents:
         Files whose names begin with a dot are not among them: editors keep such.
         """
         path = absolute(folder)
-        given = sorted(Path(text).name for text in self._texts if Path(text).parent == path)
-        if given and str(path) not in self._texts:
-            return [name for name in given if _is_fragment(name)]
+        if path in self._given and str(path) not in self._texts:
+            return [name for name in self._given[path] if _is_fragment(name)]
         names = _names(folder)
         if names is not None:
             self._folders[str(path)] = _digest("\0".join(names).encode())

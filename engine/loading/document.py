@@ -56,6 +56,7 @@ class Document:
     value: Any
     parts: tuple[Part, ...]
     _entries: dict[int, dict[str, tuple[Node, Node]]] = field(default_factory=dict)
+    _around: dict[Path, list[Found]] = field(default_factory=dict)
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         """Return where the value at `path` begins, or with `key` its key.
@@ -64,17 +65,13 @@ class Document:
         when the path leads beyond what is written. Of a mapping that several parts write it is
         where the first of them does.
         """
-        found = [(part.node.place, part.node) for part in self.parts]
-        place = _in_force(found)[0][0]
-        for position, step in enumerate(path):
-            found = self._below(_in_force(found), step)
-            if not found:
-                return place
-            key_place, node = _in_force(found)[0]
-            last = position == len(path) - 1
-            written = node.kind != "scalar" or node.text or not node.plain
-            place = key_place if (last and key) or not written else node.place
-        return place
+        found = self._at(path)
+        while not found:
+            path, key = path[:-1], False
+            found = self._at(path)
+        key_place, node = _in_force(found)[0]
+        written = node.kind != "scalar" or node.text or not node.plain
+        return key_place if key or not written else node.place
 
     def key_place(self, path: Path) -> Place:
         """Return where the key of `path` stands, for the root the beginning of the document."""
@@ -104,8 +101,15 @@ class Document:
             node, value = below[1].resolved(), value[step]
         return Part(node, value, origin)
 
-    def _below(self, found: list[Found], step: str | int) -> list[Found]:
-        steps = (self._step(node.resolved(), step) for _, node in found)
+    def _at(self, path: Path) -> list[Found]:
+        """Return what all parts say at `path`, nothing when it leads beyond what is written."""
+        if not path:
+            return [(part.node.place, part.node) for part in self.parts]
+        around = self._around.get(path[:-1])
+        if around is None:
+            # Ten thousand flows may be in a thousand parts: each level is gone through once.
+            around = self._around[path[:-1]] = _in_force(self._at(path[:-1]))
+        steps = (self._step(node.resolved(), path[-1]) for _, node in around)
         return [below for below in steps if below is not None]
 
     def _step(self, node: Node, part: str | int) -> Found | None:
@@ -128,7 +132,7 @@ def _has(value: Any, step: str | int) -> bool:
 
 def _in_force(found: list[Found]) -> list[Found]:
     """Return the last one, and the mappings before it into which it is laid."""
-    first = len(found) - 1
+    first = max(len(found) - 1, 0)
     kinds = [node.resolved().kind for _, node in found]
     while first and kinds[first - 1] == kinds[first] == "mapping":
         first -= 1

@@ -18,6 +18,7 @@ users:
     flows:
       echo: {flow_class_name: sample.Echo, allow: [user0], config_overrides: {a: 1, b: {c: 2}}}
 """
+FLOW = "{flow_class_name: sample.Echo}"
 
 
 @pytest.fixture
@@ -102,6 +103,18 @@ def test_what_is_included_twice_counts_where_it_is_first(folder: Path, catalog: 
         common="users: {user1: {workers: {dispatch: 5}}}",
     )
     assert loaded(catalog).manifest.users["user1"].workers.dispatch == {"coflows_dispatch": 1}
+
+
+def test_a_thousand_fragments_are_one_manifest(folder: Path, catalog: Catalog) -> None:
+    write(base=f"include: parts\n{BASE}")
+    for number in range(1000):
+        user, flow = f"user{number % 100}", f"flow{number}"
+        write(**{f"parts__{number:03}": f"users: {{{user}: {{flows: {{{flow}: {FLOW}}}}}}}"})
+    contents = Contents()
+    manifest = loaded(catalog, contents=contents).manifest
+    assert sum(len(user.flows) for user in manifest.users.values()) == 1001
+    assert manifest.places["users.user7.flows.flow907"][0] == str(folder / "parts" / "907.yaml")
+    assert loaded(catalog, contents=Contents(contents.manifests)).manifest == manifest
 
 
 def test_a_layer_that_is_also_included_is_still_on_top(folder: Path, catalog: Catalog) -> None:

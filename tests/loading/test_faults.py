@@ -16,7 +16,7 @@ import typer
 from engine.cli.inputs import compositions
 from engine.cli.options import EnvFiles, Files, Layers, Profiles
 from engine.hooks import Catalog
-from engine.loading import Contents, load_all
+from engine.loading import load_all
 from engine.model.composition import Composition
 from engine.model.errors import InvalidManifestError
 
