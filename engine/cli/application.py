@@ -51,6 +51,7 @@ def build() -> typer.Typer:
         installed.flows,
         starting.schema,
         starting.init,
+        starting.completion,
         manifests.down,
     ):
         application.command()(command)

@@ -166,9 +166,27 @@ def test_init_writes_a_manifest_that_is_not_overwritten_unasked(run, tmp_path):
     assert file.read_text() != "mine"
 
 
+def test_init_writes_the_schema_that_the_manifest_names(run, tmp_path):
+    file, schema = tmp_path / "manifest.yaml", tmp_path / "manifest.v1.schema.json"
+    assert run("init", str(file))[0] == 0
+    assert file.read_text().startswith(f"# yaml-language-server: $schema={schema.name}\n")
+    made = json.loads(schema.read_text())
+    assert "reverse_number.ReverseNumberAtomicFlow" in json.dumps(made)
+    schema.write_text("mine")
+    assert run("init", str(tmp_path / "second.yaml"))[0] == 0
+    assert schema.read_text() == "mine"
+    assert run("init", str(file), "--yes")[0] == 0
+    assert json.loads(schema.read_text()) == made
+
+
 def test_init_where_nothing_can_be_written_is_one_line(run, tmp_path):
     code, _, err = run("init", f"{tmp_path}/absent/manifest.yaml")
     assert (code, err.count("\n")) == (2, 1)
+
+
+def test_the_schema_of_a_layer_requires_nothing(run):
+    _, out, _ = run("schema", "--layer")
+    assert "required" not in {*json.loads(out), *json.loads(out)["$defs"]["flow"]}
 
 
 def test_the_schema_is_json(run):

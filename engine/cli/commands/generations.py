@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import output, render
+from engine.cli import completing, output, render
 from engine.cli.commands.manifests import apply_composition
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import Format, Output, Timeout, Yes
@@ -20,7 +20,12 @@ from engine.model.composition import Composition
 from engine.model.errors import NotFoundError, UsageError
 
 Name = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="A manifest; not needed if there is one.")
+    str | None,
+    typer.Argument(
+        metavar="[NAME]",
+        help="A manifest; not needed if there is one.",
+        autocompletion=completing.generations,
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli import inputs, output, render
+from engine.cli import completing, inputs, output, render
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import (
     EnvFiles,
@@ -163,7 +163,12 @@ def _apply_checked(
 def down(
     context: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Names of applied manifests.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME...]",
+            help="Names of applied manifests.",
+            autocompletion=completing.manifests,
+        ),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All manifests, and the engine itself.")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import output, render
+from engine.cli import completing, output, render
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import Format, Output
 from engine.cli.session import session_of
@@ -26,7 +26,7 @@ def users(context: typer.Context, output_format: Output = Format.TEXT) -> int:
 
 def token(
     context: typer.Context,
-    user: Annotated[str, typer.Argument(metavar="USER")],
+    user: Annotated[str, typer.Argument(metavar="USER", autocompletion=completing.users)],
     expires_in: Annotated[
         float, typer.Option(min=1.0, help="Seconds for which the token is valid.")
     ] = _DAY,
