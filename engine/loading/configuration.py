@@ -107,7 +107,7 @@ class Configuration:
         """Return `value` with expressions in place of what comes from the environment."""
         if is_wrapper(value):
             return value[WRAPPER]
-        if path in sources and not has_interpolation(value):
+        if path in sources:
             return sources[path]
         if isinstance(value, dict):
             return {key: self._shown(item, (*path, key), sources) for key, item in value.items()}

@@ -122,6 +122,8 @@ class Interpolation:
         key = (path, is_late)
         if key not in self._known:
             self._known[key] = self._evaluated(path, raw, is_late)
+        if path in self.from_environment:
+            self.from_environment.update(self._active)
         known = self._known[key]
         if isinstance(known, TroubleError):
             raise known

@@ -121,6 +121,20 @@ def test_no_secret_is_shown(run, path, shown):
     assert not any(secret in out for secret in ("s3cr3t", "wh0", "eyJ"))
 
 
+def test_no_secret_is_shown_in_a_copy_either(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("WHO", "wh0${")
+    (tmp_path / "prod.yaml").write_text(
+        LAYER + "  user1:\n    flows: ${users.user0.flows}\n    workers: ${users.user0.workers}\n"
+    )
+    code, out, _ = run("config", "base.yaml", "-f", "prod.yaml", "-o", "json")
+    assert code == 0
+    assert not any(secret in out for secret in ("s3cr3t", "wh0", "eyJ"))
+    assert json.loads(out)["users"]["user1"] == {
+        "flows": "${users.user0.flows}",
+        "workers": {"dispatch": 3, "get_instance": 3},
+    }
+
+
 @pytest.mark.parametrize(
     ("path", "code", "message"),
     [
