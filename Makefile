@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(dir $(wildcard plugins/*/pyproject.toml))
 DEMO_HOME := $(CURDIR)/.engine
-ENGINE := $(BIN)/engine --home $(DEMO_HOME)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench clean

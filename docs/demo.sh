@@ -3,6 +3,7 @@
 set -eu
 
 export ENGINE_HOME="$DEMO_HOME"
+BIN=$(cd "$BIN" && pwd)
 PATH="$BIN:$PATH"
 
 run() {
@@ -24,6 +25,9 @@ run storage user1
 cat <<END
 
 The engine goes on in the background, and watches manifests/reverse_number.yaml: edit it.
-To go on by hand:      export ENGINE_HOME=$ENGINE_HOME PATH=$BIN:\$PATH
-To end it:             engine down --all
+To go on by hand, first run:
+
+    export ENGINE_HOME='$ENGINE_HOME' PATH='$BIN':"\$PATH"
+
+Then for instance: engine status --watch. To end the engine: engine down --all.
 END

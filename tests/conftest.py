@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine import EngineCommand, engine_home
+from tests.support.rabbitmq import rabbitmq  # noqa: F401 - one server for the whole run
 
 ROOT = Path(__file__).parents[1]
 

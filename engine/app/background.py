@@ -23,12 +23,15 @@ from engine.controller.plugins import Plugins
 from engine.controller.sessions import Sessions
 from engine.daemon.lock import EngineLock
 from engine.daemon.server import ControlServer
+from engine.kits.aio import cancel_and_wait
 from engine.kits.clock import SystemClock
 from engine.kits.files import private_folder
 from engine.model.composition import Composition
 from engine.model.errors import EngineError
 from engine.model.home import Home
 from engine.workers.supervisor import Supervisor
+
+_FOR_EVER = 366 * 86_400.0
 
 
 class Engine:
@@ -73,23 +76,34 @@ async def serve(
 ) -> int:
     """Run an engine until it is told to stop; apply `manifests` first, if there are any.
 
-    Returns the exit code: 0, or that of an apply that failed altogether.
+    Returns the exit code, 0; raises what makes the apply impossible.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with Engine(home) as engine:
-        if manifests:
-            controller = engine.controller
-            async for line in controller.apply(manifests, environment, wait=True, timeout=3600):
-                if "text" in line or "message" in line:
-                    print(line.get("text") or line["message"], flush=True)  # noqa: T201
-        waiting = [asyncio.create_task(e.wait()) for e in (stop, engine.server.stopped)]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
+        ends = [asyncio.create_task(e.wait()) for e in (stop, engine.server.stopped)]
+        applying = asyncio.create_task(_apply(engine.controller, manifests, environment))
+        try:
+            await asyncio.wait((*ends, applying), return_when=asyncio.FIRST_COMPLETED)
+            if applying.done():
+                applying.result()
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_and_wait((*ends, applying))
     return 0
+
+
+async def _apply(
+    controller: Controller, manifests: Sequence[Composition], environment: Mapping[str, str]
+) -> None:
+    """Apply manifests and print how it goes; what fails is tried again by the engine, in time."""
+    if not manifests:
+        return
+    async for line in controller.apply(manifests, environment, wait=True, timeout=_FOR_EVER):
+        if "text" in line or "message" in line:
+            print(line.get("text") or line["message"], flush=True)  # noqa: T201
 
 
 def main() -> int:

@@ -9,23 +9,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.daemon.client import ControlClient
+from engine.daemon.lock import wait_released
 from engine.model.composition import Composition
-from engine.model.errors import EngineNotRunningError, TransientError
+from engine.model.errors import EngineNotRunningError, LockHeldError, TransientError
 from engine.model.home import Home
 
 START_TIMEOUT = 20.0
 """Seconds that a background engine may take until it answers."""
 
+DRAIN_TIMEOUT = 45.0
+"""Seconds that an engine which is ending may take to let its workers finish."""
+_LOOK = 0.1
+
 
 def ensure(home: Path) -> ControlClient:
     """Return a client of the engine in `home`; start one in the background if none answers.
 
-    Raises TransientError, with the engine's own last words, when it does not come up.
+    An engine that is ending is waited for. Raises LockHeldError when one holds the lock and keeps
+    silent, TransientError, with the engine's own last words, when it does not come up.
     """
     client = ControlClient(home)
     if _answers(client):
         return client
     layout = Home(home)
+    if not _free_or_answering(client, layout):
+        raise LockHeldError(
+            f"The engine in {home} holds its lock and does not answer.",
+            hint=f"It may be ending what still runs: try again. Its log is {layout.engine_log}.",
+        )
+    if _answers(client):
+        return client
     layout.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
     with layout.engine_log.open("ab") as log:
         process = subprocess.Popen(
@@ -50,6 +63,17 @@ def ensure(home: Path) -> ControlClient:
         f"The engine in {home} did not start: {_last_line(layout.engine_log)}",
         f"Its log is {layout.engine_log}.",
     )
+
+
+def _free_or_answering(client: ControlClient, layout: Home) -> bool:
+    """Wait for an engine that is starting to answer, or for one that is draining to end."""
+    deadline = time.monotonic() + DRAIN_TIMEOUT
+    while not wait_released(layout.lock, _LOOK):
+        if _answers(client):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+    return True
 
 
 def run_foreground(

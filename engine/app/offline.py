@@ -42,7 +42,7 @@ def plan(home: Path, composition: Composition, environment: Mapping[str, str]) -
 async def _observe(home: Home, manifest: Manifest) -> Observed:
     """Return what is stored for the manifest's users; nothing runs."""
     if not manifest.core.embedded:
-        return Observed(core_ready=False)
+        return Observed(core_ready=False, unseen=frozenset(manifest.users))
     identities = Identities(home.identities)
     known = {
         name: pair.user_id for name in manifest.users if (pair := identities.find(name)) is not None

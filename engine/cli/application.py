@@ -7,6 +7,7 @@ import typer
 from engine.cli.commands import (
     call,
     composition,
+    dead,
     generations,
     installed,
     manifests,
@@ -15,6 +16,7 @@ from engine.cli.commands import (
     users,
 )
 from engine.cli.exit_codes import ExitCode
+from engine.cli.help import Command, Group
 from engine.cli.session import session_of
 
 _CORE_SETTINGS = {
@@ -28,6 +30,7 @@ _CORE_SETTINGS = {
 def build() -> typer.Typer:
     """Return the application. `context.obj` of its commands is the run's Session."""
     application = typer.Typer(
+        cls=Group,
         # Completion would be installed outside of ENGINE_HOME; panels make long help unreadable.
         add_completion=False,
         rich_markup_mode=None,
@@ -54,12 +57,23 @@ def build() -> typer.Typer:
         starting.completion,
         manifests.down,
     ):
-        application.command()(command)
-    application.command(context_settings=_CORE_SETTINGS)(starting.core)
-    group = typer.Typer(rich_markup_mode=None)
+        application.command(cls=Command)(command)
+    application.command(cls=Command, context_settings=_CORE_SETTINGS)(starting.core)
+    group = typer.Typer(cls=Group, rich_markup_mode=None)
     group.callback(invoke_without_command=True)(users.users)
-    group.command()(users.token)
+    group.command(cls=Command)(users.token)
     application.add_typer(group, name="users")
+    letters = typer.Typer(
+        cls=Group,
+        rich_markup_mode=None,
+        no_args_is_help=True,
+        help="Messages that could not be handled: look, send again, drop.",
+    )
+    letters.command("list", cls=Command)(dead.letters)
+    letters.command(cls=Command)(dead.show)
+    letters.command(cls=Command)(dead.retry)
+    letters.command(cls=Command)(dead.drop)
+    application.add_typer(letters, name="dead")
     return application
 
 
@@ -82,14 +96,19 @@ def _engine(
     context: typer.Context,
     home: Annotated[
         str | None,
-        typer.Option(envvar="ENGINE_HOME", help="The only folder that the engine writes."),
+        typer.Option(
+            envvar="ENGINE_HOME", metavar="DIR", help="The only folder that the engine writes."
+        ),
     ] = None,
     show_version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> int:
-    """Serve flows over CoLink, declared in YAML."""
+    """Serve flows over CoLink, declared in YAML.
+
+    Begin with: engine init, engine apply manifest.yaml, engine status.
+    """
     session_of(context).home_option = home
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

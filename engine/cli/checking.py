@@ -24,13 +24,15 @@ class Checked:
 def check(compositions: Sequence[Composition], environment: Mapping[str, str]) -> Checked:
     """Check manifests alone and together; `environment` gives the values of `${oc.env:...}`.
 
+    A file that is named twice counts once.
     Raises InvalidManifestError with all faults of all files.
     """
-    loaded = load_all(compositions, catalog(), environment)
+    once = {composition.absolute(): composition for composition in reversed(compositions)}
+    loaded = load_all([*reversed(once.values())], catalog(), environment)
     check_together([found.manifest for found in loaded])
     needed = {name for found in loaded for name in found.environment}
     return Checked(
-        tuple(composition.absolute() for composition in compositions),
+        tuple(reversed(once)),
         tuple(found.manifest.name for found in loaded),
         {name: environment[name] for name in sorted(needed) if name in environment},
     )

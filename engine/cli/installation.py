@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from engine.flows import CompositeFlow, Flow
+from engine.flows.flow import INPUT_SCHEMA, OUTPUT_SCHEMA
 from engine.hooks import Catalog, load_catalog
 
 _INTERFACE = "interface"
@@ -41,8 +42,13 @@ def flow(installed: Catalog, name: str) -> dict[str, Any]:
     """
     flow_class: Any = installed.flow_class(name)
     config = flow_class.get_config()
+    interfaces = {key: value for key, value in config.items() if _INTERFACE in key}
+    for key in (INPUT_SCHEMA, OUTPUT_SCHEMA):
+        schema = config.get(key) or getattr(flow_class, key)
+        if schema is not None:
+            interfaces[key] = schema
     return _summary(installed, name) | {
-        "interfaces": {key: value for key, value in config.items() if _INTERFACE in key},
+        "interfaces": interfaces,
         "default_config": config,
     }
 

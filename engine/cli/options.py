@@ -15,15 +15,11 @@ class Format(StrEnum):
 
 
 Output = Annotated[
-    Format, typer.Option("-o", "--output", help="Print text for people or JSON for programs.")
+    Format,
+    typer.Option("-o", "--output", metavar="FORMAT", help="text for people, or json for programs."),
 ]
-Files = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="FILE...", help="Manifests, YAML.", show_default=False),
-]
-File = Annotated[
-    Path | None, typer.Argument(metavar="FILE", help="A manifest, YAML.", show_default=False)
-]
+Files = Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="Manifests.")]
+File = Annotated[Path | None, typer.Argument(metavar="FILE", help="A manifest.")]
 Layers = Annotated[
     list[Path] | None,
     typer.Option(
@@ -38,6 +34,11 @@ EnvFiles = Annotated[
     list[Path] | None,
     typer.Option("--env-file", metavar="FILE", help="Take variables from FILE, NAME=value a line."),
 ]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait at most.")]
+LONGEST_TIMEOUT = 30 * 86400
+"""More seconds than anybody waits, and few enough for the clocks of every system."""
+Timeout = Annotated[
+    float,
+    typer.Option(min=0.1, max=LONGEST_TIMEOUT, metavar="SECONDS", help="How long to wait at most."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something is lost.")]
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on until Ctrl-C.")]

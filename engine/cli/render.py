@@ -221,11 +221,44 @@ def users(value: Sequence[Json]) -> str:
     return "\n".join(columns([[user["name"], user["user_id"], user["core"]] for user in value]))
 
 
+def dead_letters(value: Sequence[Json], zone: tzinfo | None = None) -> str:
+    """Return the list of a user's dead letters; their times in `zone`."""
+    if not value:
+        return "There are no dead letters."
+    rows = [
+        [
+            letter["id"],
+            _moment(letter["time"], zone),
+            letter["reason"],
+            letter["flow_endpoint"] or letter["flow_id"],
+            one_line(str(letter["error"].get("error", "")))[:_VALUE_LIMIT],
+        ]
+        for letter in value
+    ]
+    return "\n".join(columns(rows))
+
+
+def dead_letter(value: Json, zone: tzinfo | None = None) -> str:
+    """Return all of one dead letter; its time in `zone`."""
+    rows = [
+        ["id", value["id"]],
+        ["time", _moment(value["time"], zone)],
+        ["reason", f"{value['reason']}, attempts: {value['attempts']}"],
+        ["flow", f"{value['flow_endpoint']} {value['flow_id']}".strip()],
+        ["error", one_line(str(value["error"].get("error", "")))],
+        ["message", value["message"]],
+    ]
+    return "\n".join([*columns(rows), *value["traceback"].rstrip().splitlines()])
+
+
+def _moment(time: float, zone: tzinfo | None) -> str:
+    return datetime.fromtimestamp(time, tz=zone).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def event(value: Json, zone: tzinfo | None = None) -> str:
     """Return one event on one line; its time in `zone` (default: the machine's)."""
-    moment = datetime.fromtimestamp(value["time"], tz=zone).strftime("%Y-%m-%d %H:%M:%S")
     cells = (value["manifest"], value["resource"], one_line(value["message"]))
-    return "  ".join([moment, value["type"], *filter(None, cells)])
+    return "  ".join([_moment(value["time"], zone), value["type"], *filter(None, cells)])
 
 
 def history(value: Sequence[Json], zone: tzinfo | None = None) -> str:

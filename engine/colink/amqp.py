@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _LISTENER_CAPACITY = 16
+_HEARTBEAT = 30
+"""Seconds."""
 
 
 class AmqpBroker:
@@ -50,12 +52,15 @@ class AmqpBroker:
         return consumer
 
     async def _connect(self) -> "AbstractConnection":
-        # Only users of RabbitMQ pay for this import.
+        # Only users of RabbitMQ pay for these imports.
         import aio_pika
+        from yarl import URL
 
         async with self._opening:
             if self._connection is None or self._connection.is_closed:
-                self._connection = await _translated(aio_pika.connect(self._uri), "")
+                # Whatever the core advises the SDK: a peer that vanished has to be noticed.
+                uri = URL(self._uri).update_query(heartbeat=_HEARTBEAT)
+                self._connection = await _translated(aio_pika.connect(str(uri)), "")
         return self._connection
 
 

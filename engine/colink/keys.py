@@ -20,8 +20,11 @@ ENGINE_FLOWS = "engine:flows"
 ENGINE_MOUNTS = "engine:mounts"
 ENGINE_INSTANCES = "engine:instances"
 ENGINE_SINGLETONS = "engine:singletons"
+ENGINE_DEAD = "engine:dead"
+ENGINE_CANCELLED = "engine:cancelled"
+ENGINE_STARTS = "engine:starts"
 
-_PUSH_KEY = re.compile(r"push_tasks:[A-Za-z0-9_-]{1,64}:(msg|response)")
+_PUSH_KEY = re.compile(r"push_tasks:([A-Za-z0-9_-]{1,64}):(msg|response)")
 
 
 # Core (§3-§7)
@@ -185,6 +188,22 @@ def is_push_key(key: str) -> bool:
     return _PUSH_KEY.fullmatch(key) is not None
 
 
+def message_id(push_key: str) -> str:
+    """Return the id in the key of a message or reply; "" for any other key."""
+    found = _PUSH_KEY.fullmatch(push_key)
+    return found.group(1) if found else ""
+
+
+def is_response_key(key: str) -> bool:
+    """Tell whether `key` is that of a reply in storage."""
+    return is_push_key(key) and key.endswith(":response")
+
+
+def message_of_response(response_key: str) -> str:
+    """Return the key of the message that the reply at `response_key` answers."""
+    return f"{response_key.rpartition(':')[0]}:msg"
+
+
 def get_instance_calls(request_id: str) -> str:
     """Return the entry of what a `coflows_get_instances` task asks for (§9.4)."""
     return f"get_instance_tasks:{request_id}:get_instance_calls"
@@ -216,6 +235,16 @@ def engine_instance(flow_id: str) -> str:
 def engine_singleton(flow_endpoint: str) -> str:
     """Return the entry that claims the one instance of a singleton flow."""
     return f"{ENGINE_SINGLETONS}:{flow_endpoint}"
+
+
+def engine_dead(letter_id: str) -> str:
+    """Return the entry of a dead letter: a message that could not be handled for good."""
+    return f"{ENGINE_DEAD}:{letter_id}"
+
+
+def engine_starts(message_key: str) -> str:
+    """Return the entry that counts how often a message that was taken over was begun."""
+    return f"{ENGINE_STARTS}:{message_id(message_key) or 'other'}"
 
 
 # Operators' names

@@ -15,6 +15,11 @@ from engine.model.ids import DEFAULT_DISPATCH_POINT
 
 STORAGE = "storage"
 """The flow id of a push that is a reply: stored at the receiver, dispatched to no flow (§9.5)."""
+CANCEL = "engine:cancel"
+"""The flow id of a push by which a caller gives up an earlier message of his.
+
+It is no instance: a stock scheduler hands it to a worker that finds none, and nothing happens.
+"""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,13 @@ class Mailboxes:
             mailbox.waiting.pop(key, None)
             mailbox.in_flight.add(key)
 
+    def restore(self, flow_id: str, message_key: str, route: Route) -> None:
+        """Take in a message like `push`, but leave it to `due` to give it out: after a restart."""
+        mailbox = self._mailboxes.setdefault(flow_id, _Mailbox(route))
+        mailbox.route = route
+        if message_key not in mailbox.in_flight:
+            mailbox.waiting.setdefault(message_key)
+
     def returned(self, dispatch: Dispatch) -> None:
         """Take back a dispatch whose task could not be created; `due` gives it out again."""
         mailbox = self._mailboxes.get(dispatch.flow_id)
@@ -101,6 +113,28 @@ class Mailboxes:
             for flow_id, mailbox in list(self._mailboxes.items())
             for dispatch in self._due(flow_id, mailbox)
         ]
+
+    def withdraw(self, flow_id: str, message_key: str) -> bool:
+        """Take a message out again that still waits; False when it does not."""
+        mailbox = self._mailboxes.get(flow_id)
+        if mailbox is None or message_key not in mailbox.waiting:
+            return False
+        del mailbox.waiting[message_key]
+        if not mailbox.in_flight and not mailbox.waiting:
+            del self._mailboxes[flow_id]
+        return True
+
+    def holds(self, flow_id: str, message_key: str) -> bool:
+        """Tell whether a message waits or is in flight."""
+        mailbox = self._mailboxes.get(flow_id)
+        return mailbox is not None and (
+            message_key in mailbox.waiting or message_key in mailbox.in_flight
+        )
+
+    def unfinished(self, flow_id: str) -> int:
+        """Return how many messages of an instance wait or are in flight."""
+        mailbox = self._mailboxes.get(flow_id)
+        return len(mailbox.waiting) + len(mailbox.in_flight) if mailbox else 0
 
     def forget(self, flow_id: str) -> None:
         """Drop all messages of an instance, because it was deleted."""

@@ -25,6 +25,8 @@ T = TypeVar("T")
 BACKOFF = Backoff(first=0.1, limit=2.0)
 _SUSPICION = 0.6
 """Share of the lease after which suspects are looked at again: more than one renewal takes."""
+_SOON = 0.2
+"""Seconds until it is looked again whether there are slots for what else can be taken over."""
 _TRIALS = 5
 """How often in a row a shared queue is found missing before another is made."""
 _ATTEMPTS = 10
@@ -43,6 +45,8 @@ class TaskContext:
     participants: tuple[tuple[str, str], ...]
     parent_task: str
     slot: Slot = field(repr=False, compare=False)
+    again: bool = False
+    """True when it was handed out before, to somebody who did not finish it."""
 
     def slot_released(self) -> AbstractAsyncContextManager[None]:
         """Return a context in which another task may run: for a handler that waits for others."""
@@ -155,24 +159,32 @@ class RoleLoop:
 
     async def _keep(self, queue: Queue) -> None:
         """Renew the leases of what runs; take over what dead consumers hold."""
-        since_claim = self._lease
+        since_claim, more = self._lease, False
         while True:
-            if since_claim >= self._lease * (_SUSPICION if queue.suspects else 1):
+            if more or since_claim >= self._lease * (_SUSPICION if queue.suspects else 1):
                 since_claim = 0.0
-                await self._claim(queue)
-            await asyncio.sleep(self._lease / 3)
-            since_claim += self._lease / 3
+                more = await self._claim(queue, more)
+            pause = _SOON if more else self._lease / 3
+            await asyncio.sleep(pause)
+            since_claim += pause
             await self._renew(queue)
 
-    async def _claim(self, queue: Queue) -> None:
+    async def _claim(self, queue: Queue, more: bool) -> bool:
+        """Take over as much as there are slots for; tell whether there may be more (`more`: was).
+
+        A worker with one slot would else take over one message of a dead one in each lease.
+        """
         free = self._slots.free
         if not free or self._stopping.is_set():
-            return
+            return more
         try:
-            self._start(await queue.claim(self._consumer, self._lease, free))
+            claimed = await queue.claim(self._consumer, self._lease, free)
         except EngineError as error:
             # The loop that reads notices a lost queue as well, and opens it anew.
             log.debug("claiming failed: %s", error)
+            return False
+        self._start(claimed)
+        return len(claimed) >= free
 
     async def _renew(self, queue: Queue) -> None:
         try:
@@ -222,9 +234,9 @@ class RoleLoop:
             if again or announced.status != "started":
                 task = await patiently(lambda: self._client.read_task(announced.task_id))
             if task is not None and task.status == "started":
-                await self._handle(task, slot)
+                await self._handle(task, slot, delivery.again)
 
-    async def _handle(self, task: wire.Task, slot: Slot) -> None:
+    async def _handle(self, task: wire.Task, slot: Slot, again: bool) -> None:
         context = TaskContext(
             client=self._client,
             task_id=task.task_id,
@@ -234,6 +246,7 @@ class RoleLoop:
             participants=tuple((user.user_id, user.role) for user in task.participants),
             parent_task=task.parent_task,
             slot=slot,
+            again=again,
         )
         for attempt in range(1, _ATTEMPTS + 1):
             try:

@@ -55,6 +55,15 @@ class CoreChannel:
         self.extended = True
         """False once the core has said that it does not know the extension."""
 
+    def is_ready(self) -> bool:
+        """Tell whether the connection stands; otherwise have it tried."""
+        state = self._channel.get_state(try_to_connect=True)
+        return state is grpc.ChannelConnectivity.READY
+
+    async def ready(self) -> None:
+        """Wait until the connection stands, however often it has to be tried."""
+        await self._channel.channel_ready()
+
     async def close(self) -> None:
         """Close the channel; calls under way fail."""
         await self._channel.close()

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from types import TracebackType
+from typing import Any
 
 from engine.colink import keys, wire
 from engine.colink.connections import ConnectionPool
@@ -51,6 +52,10 @@ class WaitingCalls:
     def forget_queue_server(self) -> None:
         """Ask the core again where the queues are, at the next use: it may have changed."""
         self._pool.mq_uris.pop(self._account, None)
+
+    def afterwards(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run `work`, that nobody waits for, in the background; its EngineErrors are dropped."""
+        self._pool.tidy(work)
 
     def expect(self, key: str) -> "Expectation":
         """Begin to watch for the entry `key`, without waiting for anything.

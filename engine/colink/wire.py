@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import google.protobuf
 import grpc
 from google.protobuf import descriptor_pb2
+from google.protobuf.message import DecodeError
 
 if TYPE_CHECKING:
     from colink.proto.v4.colink_pb2 import (
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXTENSION_SERVICE",
+    "UNREADABLE",
     "Action",
     "CoLinkInternalTaskIDList",
     "CoLinkInternalTaskIDWithKeyPath",
@@ -140,6 +142,8 @@ def _methods() -> dict[str, tuple[bool, Any, Any]]:
     }
 
 
+UNREADABLE = object()
+"""What a unary method of a servicer gets for bytes that are no message: gRPC would say UNKNOWN."""
 _SERVICE = "colink.CoLink"
 _METHODS: Mapping[str, tuple[bool, Any, Any]] = _methods()
 
@@ -232,8 +236,17 @@ def _callable(connect: Any, path: str, request: Any, reply: Any) -> Callable[...
 
 def _handler(method: Any, streams: bool, request: Any, reply: Any) -> Any:
     make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+    # Of a stream that cannot be read there is nothing to say but that nothing is in it.
+    unreadable = request() if streams else UNREADABLE
+
+    def read(content: bytes) -> Any:
+        try:
+            return request.FromString(content)
+        except DecodeError:
+            return unreadable
+
     return make(
         method,
-        request_deserializer=request.FromString,
+        request_deserializer=read,
         response_serializer=reply.SerializeToString,
     )

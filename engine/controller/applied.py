@@ -7,13 +7,13 @@ Env files are only named: what is in them may be secret.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.kits.files import write_atomically
 from engine.model.composition import Composition
-from engine.model.errors import PermanentError
+from engine.model.errors import PermanentError, TransientError
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,10 @@ class AppliedStore:
         return [self._records[name] for name in sorted(self._records)]
 
     def put(self, record: AppliedRecord) -> None:
-        """Store `record`; raises OSError when the disk is full, and nothing is changed then."""
+        """Store `record`; raises TransientError when it cannot be written: nothing is changed."""
         if self._records.get(record.name) != record:
             self._write([*(r for r in self.all() if r.name != record.name), record])
             self._records[record.name] = record
-
-    def update(self, name: str, **changes: object) -> None:
-        """Store changes of a record that is there."""
-        self.put(replace(self._records[name], **changes))  # type: ignore[arg-type]
 
     def drop(self, name: str) -> None:
         """Forget the record `name`."""
@@ -74,7 +70,15 @@ class AppliedStore:
             del self._records[name]
 
     def _write(self, records: Iterable[AppliedRecord]) -> None:
-        write_atomically(self._file, json.dumps([asdict(r) for r in records], indent=1).encode())
+        text = json.dumps([asdict(record) for record in records], indent=1)
+        try:
+            write_atomically(self._file, text.encode())
+        except OSError as error:
+            raise TransientError(
+                f"{self._file}, the list of applied manifests, cannot be written: "
+                f"{error.strerror or error}.",
+                "Make room on the disk, or let your user write there.",
+            ) from error
 
 
 def _read(file: Path) -> list[AppliedRecord]:

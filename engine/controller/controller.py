@@ -6,7 +6,7 @@ the others. This module starts and ends these loops, and hands their progress to
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,7 @@ from engine.controller.applied import AppliedRecord, AppliedStore
 from engine.controller.cores import Cores
 from engine.controller.events import EventLog
 from engine.controller.history import History
+from engine.controller.manifest_files import renamed
 from engine.controller.manifest_loop import ManifestLoop, World
 from engine.controller.plugins import Plugins
 from engine.controller.sessions import Sessions
@@ -25,7 +26,7 @@ from engine.kits.aio import map_limited
 from engine.kits.clock import Clock
 from engine.loading import Loaded, check_together, load_all
 from engine.model.composition import Composition
-from engine.model.errors import NotFoundError, UsageError
+from engine.model.errors import Fault, InvalidManifestError, NotFoundError, UsageError
 from engine.model.home import Home
 from engine.model.manifest import Manifest
 from engine.model.status import EngineStatus
@@ -34,7 +35,9 @@ from engine.workers.supervisor import Supervisor
 
 Line = dict[str, Any]
 
-_CONVERGED, _FAILED_IN_PART, _TIMED_OUT = 0, 4, 5
+_CONVERGED, _FAILED, _FAILED_IN_PART, _TIMED_OUT = 0, 1, 4, 5
+_TOLD = 20
+"""So many failures of a manifest are part of a result; there may be as many as there are flows."""
 
 
 class Controller:
@@ -66,8 +69,10 @@ class Controller:
             applied=self._applied,
             history=History(home.history),
             manifests_of=self._manifests_of,
+            manifests_but=self._manifests_but,
             environment=MappingProxyType(os.environ),
             read_anew=self._set_watch,
+            claims_changed=self._wake_invalid,
         )
         self._loops: dict[str, ManifestLoop] = {}
         self._watch: FileWatch | None = None
@@ -76,6 +81,7 @@ class Controller:
         """Take up every manifest that was applied before."""
         self._watch = FileWatch(self._wake_all)
         self._supervisor.on_change(self._process_changed)
+        self._supervisor.on_audit(self._refused)
         for record in self._applied.all():
             self._add_loop(record, {})
         return self
@@ -170,6 +176,11 @@ class Controller:
                 for loop in loops:
                     if loop.removed:
                         await self._drop_loop(loop.name)
+                kept = [loop.name for loop in loops if not loop.removed]
+                if kept and line["exit_code"] == _CONVERGED:
+                    message = "not taken down: applied anew meanwhile."
+                    yield _result(_FAILED, f"{', '.join(kept)}: {message}", line["manifests"])
+                    return
             yield line
 
     async def _load(
@@ -185,27 +196,38 @@ class Controller:
             load_all, compositions, catalog, environment, inherited=self._world.environment
         )
         manifests = [found.manifest for found in loaded]
+        faults = [fault for manifest in manifests if (fault := self._renamed(manifest))]
+        if faults:
+            raise InvalidManifestError(faults)
         names = {manifest.name for manifest in manifests}
-        files_of = {manifest.file for manifest in manifests}
-        others = [
-            other
-            for name, other in self.manifests().items()
-            if name not in names and other.file not in files_of
-        ]
-        check_together([*others, *manifests])
+        check_together([*self._manifests_but(names), *manifests])
         return loaded
+
+    def _renamed(self, manifest: Manifest) -> Fault | None:
+        """Return the fault of a file that is applied under another name than it has now."""
+        for loop in self._loops.values():
+            if loop.file == manifest.file and loop.name != manifest.name:
+                return renamed(manifest, loop.name)
+        return None
+
+    def _manifests_but(self, names: Collection[str]) -> list[Manifest]:
+        """Return what every applied manifest claims, but for those in `names`."""
+        return [
+            loop.claims
+            for name, loop in self._loops.items()
+            if name not in names and loop.claims is not None
+        ]
+
+    def _wake_invalid(self) -> None:
+        """Let manifests with faults look again: what they claim may be free by now."""
+        for loop in self._loops.values():
+            if loop.invalid:
+                loop.wake()
 
     def _take_over(
         self, manifest: Manifest, composition: Composition, environment: Mapping[str, str]
     ) -> ManifestLoop:
         """Make the loop of `manifest` follow its files, with `environment`, from now on."""
-        for loop in list(self._loops.values()):
-            if loop.file == manifest.file and loop.name != manifest.name:
-                raise UsageError(
-                    f"{manifest.file} is applied as {loop.name}, and now names itself "
-                    f"{manifest.name}.",
-                    f"Run `engine down {loop.name}` first, or give it the old name.",
-                )
         loop = self._loops.get(manifest.name) or self._add_loop(
             # Generations are counted on from those of an earlier life.
             AppliedRecord(
@@ -213,7 +235,7 @@ class Controller:
             ),
             environment,
         )
-        loop.take_over(composition, environment)
+        loop.take_over(manifest, composition, environment)
         self._set_watch()
         return loop
 
@@ -229,6 +251,7 @@ class Controller:
         await loop.close()
         self._applied.drop(name)
         self._set_watch()
+        self._wake_invalid()
 
     def _set_watch(self) -> None:
         if self._watch is not None:
@@ -248,6 +271,19 @@ class Controller:
         for loop in self._loops.values():
             if owner == loop.name or "/" not in name:
                 loop.processes_changed()
+
+    def _refused(self, line: Line) -> None:
+        """A process refused what somebody wanted of a user of ours."""
+        user, sender = (
+            self.sessions.name_of(user_id) or user_id
+            for user_id in (str(line.get("user_id")), str(line.get("sender")))
+        )
+        self.events.add(
+            "Refused",
+            f"{sender}: {line.get('type')}: {line.get('message')}",
+            manifest=next(iter(self._manifests_of(user)), ""),
+            resource=f"{user}/{line.get('resource')}",
+        )
 
     def _manifests_of(self, user: str) -> tuple[str, ...]:
         return tuple(
@@ -292,7 +328,10 @@ def _summary(loops: Sequence[ManifestLoop], codes: Sequence[int], done: str) -> 
         if code == _CONVERGED:
             lines.append(f"{loop.name}: {done}")
         elif code == _FAILED_IN_PART:
-            lines += [f"{loop.name}: {failure}" for failure in loop.failures()]
+            failures = loop.failures()
+            lines += [f"{loop.name}: {failure}" for failure in failures[:_TOLD]]
+            if len(failures) > _TOLD:
+                lines.append(f"{loop.name}: and {len(failures) - _TOLD} more. See engine events.")
         else:
             lines.append(f"{loop.name}: not {done} in time; the engine goes on. See engine status.")
     return "\n".join(lines)

@@ -1,6 +1,5 @@
 """The cores that manifests use: the embedded one, a child process, and real ones by address."""
 
-import contextlib
 import socket
 import sys
 
@@ -36,6 +35,9 @@ class Cores:
         Raises EngineError with the core's last words when it cannot start.
         """
         private_folder(self._home.core)
+        status = self._supervisor.status(CORE)
+        if status is not None and status.state is State.FAILED and not _free(self._known_port()):
+            await self._supervisor.remove(CORE)  # in vain at this port, so it gets another one
         spec = self._supervisor.spec(CORE) or self._spec()
         await self._supervisor.ensure(spec, timeout)
 
@@ -119,9 +121,7 @@ class Cores:
 
         When another program has taken it meanwhile, a new one is chosen, and told as an event.
         """
-        known = 0
-        with contextlib.suppress(OSError, ValueError):
-            known = int(self._home.core_port.read_text())
+        known = self._known_port()
         if known and _free(known):
             return known
         with socket.socket() as probe:
@@ -135,6 +135,13 @@ class Cores:
                 resource=CORE,
             )
         return port
+
+    def _known_port(self) -> int:
+        """Return the port that this home's core had last, 0 if it never had one."""
+        try:
+            return int(self._home.core_port.read_text())
+        except (OSError, ValueError):
+            return 0
 
 
 def _free(port: int) -> bool:

@@ -6,8 +6,8 @@ that was cut short is planned anew from what is there, and finished.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import structlog
 
@@ -74,7 +74,6 @@ class Executor:
             ("user", "delete"): self._purge_user,
             ("worker", "delete"): self._drop_workers,
             ("flow", "replace"): self._replace_flow,
-            ("flow", "release"): self._release_flow,
             ("flow", "delete"): self._delete_flow,
             ("mount", "create"): self._make_mount,
             ("mount", "replace"): self._replace_mount,
@@ -86,13 +85,14 @@ class Executor:
     async def execute(self, plan: Plan) -> dict[str, str]:
         """Carry out `plan`; return what went wrong, a message for each step that failed."""
         progress = Progress(plan)
+        waiting: deque[tuple[Step, ...]] = deque()
         running: set[asyncio.Task[None]] = set()
         try:
             while not progress.finished:
-                for steps in _batches(progress.ready()):
+                waiting += _batches(progress.ready())
+                while waiting and len(running) < AT_ONCE:
+                    steps = waiting.popleft()
                     running.add(asyncio.create_task(self._attempt(steps, progress)))
-                if not running:
-                    break
                 _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in running:
@@ -106,8 +106,11 @@ class Executor:
         started = time.monotonic()
         try:
             async with asyncio.timeout(STEP_TIMEOUT):
-                if len(steps) > 1 or (steps[0].kind, steps[0].action) in _SERVING:
+                batch = _BATCHED.get((steps[0].kind, steps[0].action))
+                if batch == "serve":
                     await self._serve_flows(steps)
+                elif batch == "release":
+                    await self._release_flows(steps)
                 elif steps[0].kind == "worker" and steps[0].action != "delete":
                     await self._keep_workers(steps[0])
                 else:
@@ -199,11 +202,18 @@ class Executor:
         await endpoints.delete(session.client, step.name)
         await self._serve_flows((step,))
 
-    async def _release_flow(self, step: Step) -> None:
-        client = (await self._session(step.user)).client
-        await endpoints.unserve(client, step.name)
-        key = keys.engine_flow(step.name)
-        await _release(client, key, FlowRecord.from_json)
+    async def _release_flows(self, steps: tuple[Step, ...]) -> None:
+        """Unserve one user's endpoints and give them up, all at once where the core can."""
+        client = (await self._session(steps[0].user)).client
+        inits = [keys.flow(step.name, "init") for step in steps]
+        records = [keys.engine_flow(step.name) for step in steps]
+        found = await client.read_many([*inits, *records])
+        entries = {key: json_bytes(0) for key in inits if stored_json(found.get(key)) == 1}
+        for key in records:
+            record = FlowRecord.from_json(stored_json(found.get(key)))
+            if record is not None:
+                entries[key] = json_bytes(record.to_json() | {"manifest": RELEASED})
+        await client.update_many(entries)
 
     async def _delete_flow(self, step: Step) -> None:
         client = (await self._session(step.user)).client
@@ -242,8 +252,12 @@ class Executor:
         await self._record_mount(session, mount, record.flow_id)
 
     async def _release_mount(self, step: Step) -> None:
+        """Give up the ownership of the mount; its record stays."""
         client = (await self._session(step.user)).client
-        await _release(client, keys.engine_mount(step.name), MountRecord.from_json)
+        key = keys.engine_mount(step.name)
+        record = MountRecord.from_json(stored_json(await client.read(key)))
+        if record is not None:
+            await client.update(key, json_bytes(record.to_json() | {"manifest": RELEASED}))
 
     async def _delete_mount(self, step: Step) -> None:
         """Delete the instance if it is on our side; somebody else's is left to its server."""
@@ -276,19 +290,25 @@ class Executor:
         return None
 
 
-_SERVING = {("flow", "create"), ("flow", "update")}
+_BATCHED: Mapping[tuple[str, str], str] = {
+    ("flow", "create"): "serve",
+    ("flow", "update"): "serve",
+    ("flow", "release"): "release",
+}
+"""Kind and action of the steps that go together, and what is done with them."""
 
 
 def _batches(steps: tuple[Step, ...]) -> list[tuple[Step, ...]]:
-    """Group steps that are carried out by one write: endpoints of one user to be served."""
-    serving: dict[str, list[Step]] = {}
+    """Group steps that are carried out by one write: endpoints of one user."""
+    together: dict[tuple[str, str], list[Step]] = {}
     batches: list[tuple[Step, ...]] = []
     for step in steps:
-        if (step.kind, step.action) in _SERVING:
-            serving.setdefault(step.user, []).append(step)
-        else:
+        batch = _BATCHED.get((step.kind, step.action))
+        if batch is None:
             batches.append((step,))
-    return [*batches, *(tuple(group) for group in serving.values())]
+        else:
+            together.setdefault((batch, step.user), []).append(step)
+    return [*batches, *(tuple(group) for group in together.values())]
 
 
 def _flow_entries(flow: DesiredFlow) -> dict[str, bytes]:
@@ -299,10 +319,3 @@ def _flow_entries(flow: DesiredFlow) -> dict[str, bytes]:
         parallel_dispatch=flow.parallel_dispatch,
         singleton=flow.singleton,
     )
-
-
-async def _release(client: Client, key: str, parse: Callable[[Any], Any]) -> None:
-    """Give up the ownership of what the record at `key` describes; the record stays."""
-    record = parse(stored_json(await client.read(key)))
-    if record is not None:
-        await client.update(key, json_bytes(record.to_json() | {"manifest": RELEASED}))

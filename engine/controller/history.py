@@ -24,9 +24,10 @@ PROGRESSING, CONVERGED, FAILED = "Progressing", "Converged", "Failed"
 class Generation:
     """One generation of a manifest.
 
-    `time` is when it was first seen, in Unix seconds; `steps` are the lines of the first plan made
-    for it; `result` is Progressing, Converged or Failed, and `message` says what failed. `text` is
-    that of `file`, `parts` are those of the files it includes and of its `layers`, by path.
+    `time` is when it was first seen, in Unix seconds; `steps` are the lines of what was planned for
+    it until it had converged; `result` is Progressing, Converged or Failed, and `message` says what
+    failed. `text` is that of `file`, `parts` are those of the files it includes and of its
+    `layers`, by path.
     """
 
     manifest: str

@@ -30,12 +30,12 @@ class Journal:
         self._record = generation
 
     def note(self, **changes: Any) -> None:
-        """Keep changes of the generation's record; only the first `steps` count."""
+        """Keep changes of the generation's record; `steps` are added to those already there."""
         record = self._record
         if record is None or record.result == CONVERGED:
             return
-        if record.steps:
-            changes.pop("steps", None)
+        if "steps" in changes:
+            changes["steps"] = tuple(dict.fromkeys((*record.steps, *changes["steps"])))
         self._record = replace(record, **changes)
         if self._record != record:
             try:

@@ -1,16 +1,18 @@
 """The files of one manifest: as they are now, and as they were when they were last good."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from engine.controller.applied import AppliedRecord
 from engine.controller.history import Generation
 from engine.flows.catalog import DescribedCatalog
 from engine.kits.digest import digest
-from engine.loading import Contents, Loaded, load_composition
+from engine.loading import Contents, Loaded, check_together, load_composition
 from engine.model.composition import Composition
 from engine.model.errors import Fault, InvalidManifestError
+from engine.model.manifest import Manifest
 
 
 class ManifestFiles:
@@ -28,6 +30,7 @@ class ManifestFiles:
         self.texts = record.texts
         self._environment = dict(environment)
         self._inherited = inherited
+        self._profiles = record.profiles
         self._contents = Contents()
         self._seen = ""
 
@@ -56,26 +59,53 @@ class ManifestFiles:
         seen = self._dependencies(catalog)
         return seen != self._seen or await asyncio.to_thread(self._contents.changed)
 
-    async def read(self, catalog: DescribedCatalog) -> Loaded:
-        """Return the manifest as it is now; raises InvalidManifestError with all its faults."""
+    async def read(
+        self, catalog: DescribedCatalog, others: Callable[[], Sequence[Manifest]]
+    ) -> Loaded:
+        """Return the manifest as it is now, if it can be taken up beside what `others` returns.
+
+        Raises InvalidManifestError with all its faults; that its file is gone, or has another name
+        now, is one as well.
+        """
         self._seen, self._contents = self._dependencies(catalog), Contents()
-        loaded = await self._load(self._contents, catalog)
+        composition = self.composition
+        try:
+            loaded = await self._load(self._contents, catalog)
+        except InvalidManifestError:
+            if await asyncio.to_thread(Path(composition.file).exists):
+                raise
+            raise InvalidManifestError([_gone(composition.file, self.name)]) from None
+        if self.composition != composition:
+            return await self.read(catalog, others)  # `replace` was called meanwhile
         if loaded.manifest.name != self.name:
-            fault = _renamed(self.composition.file, self.name, loaded.manifest.name)
-            raise InvalidManifestError([fault])
+            raise InvalidManifestError([renamed(loaded.manifest, self.name)])
+        try:
+            # Only now: the others may have changed while the files were read.
+            check_together([*others(), loaded.manifest])
+        except InvalidManifestError:
+            self.forget()  # the others may give up what this one wants, so look again
+            raise
         return loaded
 
-    async def last_good(self, catalog: DescribedCatalog) -> Loaded:
-        """Return the manifest of the last good texts; raises InvalidManifestError.
+    async def last_good(self, catalog: DescribedCatalog, faults: InvalidManifestError) -> Loaded:
+        """Return the manifest of the last good texts; raises `faults` when there are none.
 
-        They may have become invalid: a class or a variable is not there any more.
+        Raises InvalidManifestError, too, when they have become invalid: a class or a variable is
+        not there any more. After either, the next look counts as a change.
         """
-        return await self._load(Contents(self.texts), catalog)
+        try:
+            if not self.texts:
+                raise faults
+            return await self._load(Contents(self.texts), catalog)
+        except InvalidManifestError:
+            self.forget()
+            raise
 
     def take(self) -> bool:
-        """Let what was read be the last good texts; tell whether they are others than before."""
-        before, self.texts = self.texts, dict(self._contents.manifests)
-        return list(before.values()) != list(self.texts.values())
+        """Let what was read be the last good generation; tell whether it differs from before."""
+        before = [*self.texts.values()], self._profiles
+        self.texts, self._profiles = dict(self._contents.manifests), self.composition.profiles
+        return before != ([*self.texts.values()], self._profiles)
 
     def record(self, generation: int, users: Iterable[str], removing: str) -> AppliedRecord:
         """Return what an engine that takes up from here needs to know."""
@@ -83,7 +113,7 @@ class ManifestFiles:
             self.name,
             self.composition.file,
             generation,
-            self.texts[self.composition.file],
+            self.texts.get(self.composition.file, ""),
             tuple(sorted(users)),
             removing,
             **self._parts(),
@@ -117,12 +147,15 @@ class ManifestFiles:
         )
 
 
-def _renamed(file: str, old: str, new: str) -> Fault:
-    return Fault(
-        file,
-        0,
-        0,
-        "name",
-        f"The manifest was applied as {old} and now names itself {new}.",
-        f"Give it the old name, or run `engine down {old}` and apply it anew.",
-    )
+def renamed(manifest: Manifest, old: str) -> Fault:
+    """Return what is wrong with a manifest that is applied under the name `old`."""
+    place = manifest.places.get("name", (manifest.file, 0, 0))
+    message = f"The manifest was applied as {old} and now names itself {manifest.name}."
+    hint = f"Give it the old name, or run `engine down {old}` and apply it anew."
+    return Fault(*place, "name", message, hint)
+
+
+def _gone(file: str, name: str) -> Fault:
+    message = "The file is gone; what it declared last is kept up."
+    hint = f"Put it back, or take down what it declared: engine down {name}"
+    return Fault(file, 0, 0, "", message, hint)

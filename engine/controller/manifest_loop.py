@@ -7,9 +7,9 @@ pause; a turn that was cut short is finished by the next one.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import structlog
@@ -66,6 +66,11 @@ class World:
     applied: AppliedStore
     history: History
     manifests_of: Callable[[str], tuple[str, ...]]
+    """The names of the applied manifests that name a user."""
+    manifests_but: Callable[[Collection[str]], Sequence[Manifest]]
+    """The applied manifests but those of these names."""
+    claims_changed: Callable[[], None]
+    """Called when a manifest may have given up what another one wants."""
     environment: Mapping[str, str]
     """What this process inherited; it goes behind env files and what an apply brings."""
     read_anew: Callable[[], None]
@@ -78,12 +83,14 @@ class ManifestLoop:
     def __init__(self, world: World, record: AppliedRecord, environment: Mapping[str, str]) -> None:
         self.name = record.name
         self.manifest: Manifest | None = None
+        """The generation that is kept up, None until it is loaded."""
+        self.claims: Manifest | None = None
+        """The newest valid generation, perhaps not taken up yet: it counts against the others'."""
         self.users = frozenset(record.users)
         self.followers: set[asyncio.Queue[dict[str, Any] | None]] = set()
         self.removed = False
         self._world = world
         self._files = ManifestFiles(record, environment, world.environment)
-        self._profiles = record.profiles
         self._referenced: Mapping[str, str] = {}
         self._generation = record.generation
         self._made = 0
@@ -101,12 +108,7 @@ class ManifestLoop:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def draft(
-        cls,
-        world: World,
-        loaded: Loaded,
-        users: frozenset[str],
-    ) -> "ManifestLoop":
+    def draft(cls, world: World, loaded: Loaded, users: frozenset[str]) -> "ManifestLoop":
         """Return a loop that only plans: it is never started and stores nothing."""
         manifest = loaded.manifest
         loop = cls(world, AppliedRecord(manifest.name, manifest.file, 0, ""), {})
@@ -139,6 +141,11 @@ class ManifestLoop:
         if self._task is not None:
             await cancel_and_wait([self._task])
 
+    @property
+    def invalid(self) -> bool:
+        """Tell whether the file has faults, so that an earlier generation is kept up."""
+        return bool(self._faults)
+
     def wake(self) -> None:
         """Look again, soon."""
         self._wake.set()
@@ -147,10 +154,13 @@ class ManifestLoop:
         """Look again after a process of ours started, ended or told something."""
         self._wake.set()
 
-    def take_over(self, composition: Composition, environment: Mapping[str, str]) -> None:
+    def take_over(
+        self, manifest: Manifest, composition: Composition, environment: Mapping[str, str]
+    ) -> None:
         """Want what the files say now, with these environment variables; undoes `remove`."""
         if self.manifest is not None and composition.file != self.file:
             self._event("ManifestMoved", f"read from {composition.file} now; before: {self.file}")
+        self.claims = manifest
         self._removing = ""
         self._files.replace(composition, environment)
         self._ask()
@@ -158,7 +168,7 @@ class ManifestLoop:
     def remove(self, *, purge: bool) -> None:
         """Want nothing any more: take down what the manifest owns, with `purge` for ever."""
         self._removing = "purge" if purge else "release"
-        self._world.applied.update(self.name, removing=self._removing)
+        self._remember(self.users)
         self._ask()
 
     async def settled(self) -> bool:
@@ -191,6 +201,7 @@ class ManifestLoop:
             workers=self._world.workloads.observed(),
             flows=observed.flows,
             mounts=observed.mounts,
+            unseen=observed.unseen,
         )
         self._status = conditions(
             self._desired or Desired(self.name, file=self.file),
@@ -293,13 +304,12 @@ class ManifestLoop:
         if not await self._files.changed(catalog):
             return
         try:
-            loaded = await self._files.read(catalog)
+            others = partial(self._world.manifests_but, [self.name])
+            loaded = await self._files.read(catalog, others)
         except InvalidManifestError as error:
-            if error.faults != self._faults:
-                self._event("ManifestInvalid", str(error.faults[0]))
-            self._faults = error.faults
+            self._refuse(error.faults)
             if self.manifest is None:
-                await self._use_last_good(catalog, error)
+                self._use(await self._files.last_good(catalog, error))
             return
         finally:
             self._world.read_anew()
@@ -307,27 +317,23 @@ class ManifestLoop:
             self._event("ManifestValid", "the file is valid again")
         self._faults = ()
         self._use(loaded)
-        profiles = self._files.composition.profiles
-        if self._files.take() or profiles != self._profiles or self._generation == 0:
-            self._profiles = profiles
+        if self._files.take() or self._generation == 0:
             self._generation += 1
             self._journal.begin(self._files.generation(self._generation, self._world.clock.now()))
+        self._world.claims_changed()
         self._remember(self.users | _own_users(loaded.manifest))
         if await self._files.changed(catalog):
             self.wake()  # it was saved again before it was watched
 
-    async def _use_last_good(self, catalog: DescribedCatalog, error: InvalidManifestError) -> None:
-        """Go on with the last good generation; without one the turn fails, and changes nothing."""
-        try:
-            if not self._files.texts:
-                raise error
-            self._use(await self._files.last_good(catalog))
-        except InvalidManifestError:
-            self._files.forget()
-            raise
-
     def _use(self, loaded: Loaded) -> None:
-        self.manifest, self._referenced = loaded.manifest, loaded.environment
+        self.manifest = self.claims = loaded.manifest
+        self._referenced = loaded.environment
+
+    def _refuse(self, faults: tuple[Fault, ...]) -> None:
+        """Note the faults of the file; what was declared before them stays."""
+        if faults != self._faults:
+            self._event("ManifestInvalid", str(faults[0]))
+        self._faults = faults
 
     def _want(self, catalog: DescribedCatalog, removing: str = "") -> Desired:
         if self.manifest is None or removing:
@@ -384,5 +390,5 @@ def _own_users(manifest: Manifest) -> frozenset[str]:
 
 
 def _subflows_of(catalog: DescribedCatalog) -> Callable[[str], Mapping[str, Mapping[str, Any]]]:
-    # Ten thousand flows may be of one class, and a configuration is a deep copy.
+    """Return a function from a class to its default subflows; each class is merged only once."""
     return cache(lambda class_name: catalog.config_of(class_name).get("subflows_config") or {})

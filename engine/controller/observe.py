@@ -101,6 +101,7 @@ async def observe(
         workers=workloads.observed(),
         flows=flows_of(stored),
         mounts=await mounts_of(stored, readers),
+        unseen=frozenset(known if core.embedded else users) - ready,
     )
 
 

@@ -13,7 +13,8 @@ from engine.controller.sessions import Session, Sessions
 from engine.model.errors import EngineError, FlowInstanceException, NotFoundError
 from engine.model.manifest import CoreSpec
 from engine.reconcile.records import RELEASED, MountRecord
-from engine.serving import instances, messages
+from engine.serving import dead_letters, instances, messages
+from engine.serving.dead_letters import DeadLetter
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,34 @@ class Operations:
             if target.temporary:
                 await instances.delete_instance(server.client, target.flow_id, recursive=True)
         return reply.raise_for_error().data
+
+    async def dead_letters(self, user: str) -> list[DeadLetter]:
+        """Return the dead letters of a user, the oldest first."""
+        return await dead_letters.letters((await self._session(user)).client)
+
+    async def dead_letter(self, user: str, id_: str) -> DeadLetter:
+        """Return a dead letter of a user; NotFoundError when there is none of that id."""
+        return await dead_letters.read((await self._session(user)).client, id_)
+
+    async def retry(self, user: str, id_: str, timeout: float) -> dict[str, Any] | None:
+        """Send what a dead letter holds once more; return the reply's data, None without one.
+
+        Raises FlowFailedError when the flow fails again, DeadlineExceededError.
+        """
+        client = (await self._session(user)).client
+        reply = await dead_letters.retry(client, id_, timeout)
+        return None if reply is None else reply.raise_for_error().data
+
+    async def drop(self, user: str, ids: Iterable[str], *, everything: bool) -> list[str]:
+        """Delete dead letters of a user and return their ids; NotFoundError for an unknown one."""
+        client = (await self._session(user)).client
+        known = [letter.id for letter in await dead_letters.letters(client)]
+        wanted = known if everything else list(dict.fromkeys(ids))
+        for id_ in wanted:
+            if id_ not in known:
+                raise NotFoundError(f"There is no dead letter {id_} of {user}.")
+        await client.delete_many(keys.engine_dead(id_) for id_ in wanted)
+        return wanted
 
     async def storage(self, user: str, prefix: str, *, values: bool) -> list[dict[str, Any]]:
         """Return the live entries below `prefix` of the user's storage, sorted by key.

@@ -54,6 +54,12 @@ class Sessions:
         session = self._sessions.get((core.address, name))
         return session.user_id if session else None
 
+    def name_of(self, user_id: str) -> str:
+        """Return the name of a user of ours by his id, "" for somebody else."""
+        open_ones = {session.user_id: session.name for session in self._sessions.values()}
+        own = {own_id: name for name, own_id in self.embedded().items()}
+        return open_ones.get(user_id) or own.get(user_id, "")
+
     def find(self, core: CoreSpec, name: str) -> Session | None:
         """Return the open session of a user, or None; one of an earlier run of the core is gone."""
         session = self._sessions.get((core.address, name))

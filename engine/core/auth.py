@@ -49,8 +49,10 @@ def requestor_ip(context: Any) -> str:
     forwarded = metadata(context, "x-forwarded-for")
     if forwarded:
         return forwarded.partition(",")[0].strip()
-    real = metadata(context, "x-real-ip")
-    if real:
-        return real
+    return metadata(context, "x-real-ip") or peer_ip(context)
+
+
+def peer_ip(context: Any) -> str:
+    """Return the address at the other end of the connection, whatever headers say."""
     peer = unquote(context.peer()).partition(":")[2]
     return peer.rpartition(":")[0].strip("[]")

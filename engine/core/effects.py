@@ -3,6 +3,7 @@
 An effect that fails is undone alone and logged; the change that led to it stands.
 """
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,7 @@ class Effects:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._actions: deque[tuple[Action, Action | None]] = deque()
+        self._later: set[asyncio.TimerHandle] = set()
 
     @property
     def pending(self) -> bool:
@@ -42,6 +44,26 @@ class Effects:
             # Now each by itself, to undo no more than the one that fails.
             self._actions = deque(first)
             self._run_apart()
+
+    def later(self, seconds: float, action: Action) -> None:
+        """Run `action` after some time, in a transaction of its own; a stop of the core drops it.
+
+        Called where a change is made that may still be undone, so it looks at what is then.
+        """
+
+        def act() -> None:
+            self._later.discard(handle)
+            self.add(action)
+            self.run()
+
+        handle = asyncio.get_running_loop().call_later(seconds, act)
+        self._later.add(handle)
+
+    def stop(self) -> None:
+        """Drop what was to be done later."""
+        for handle in self._later:
+            handle.cancel()
+        self._later.clear()
 
     def _run_apart(self) -> None:
         while self._actions:

@@ -176,6 +176,16 @@ class Entries:
             return self._kept.since(owner_id, name, timestamp)
         return [Version(*row) for row in rows]
 
+    def present(self, owner: str, name: str) -> list[Version]:
+        """Return what is to be told to somebody who may have missed everything, oldest first.
+
+        That is the latest version; of a list's `:latest`, all tasks that are still in the list.
+        """
+        if name.startswith(_INTERNAL) and self._kept.is_kept(name):
+            return self._kept.since(self._store.known_owner_id(owner), name, 0)
+        latest = self.find(owner, name)
+        return [latest] if latest is not None else []
+
     def listing(self, owner: str, directory: str, *, history: bool) -> list[str]:
         """Return the key paths in a directory, which is "" or ends with a colon (§4.2)."""
         owner_id = self._store.known_owner_id(owner)
@@ -186,13 +196,17 @@ class Entries:
                 "SELECT name FROM directories WHERE owner=? AND parent=?", (owner_id, directory)
             )
         }
+        # Left to itself, SQLite goes through all of the owner's entries.
         if history:
             statement = (
-                "SELECT k.name, v.ts FROM keys k JOIN versions v ON v.key=k.id"
-                " WHERE k.owner=? AND k.directory=?"
+                "SELECT k.name, v.ts FROM keys k INDEXED BY keys_by_directory"
+                " JOIN versions v ON v.key=k.id WHERE k.owner=? AND k.directory=?"
             )
         else:
-            statement = "SELECT name, latest FROM keys WHERE owner=? AND directory=? AND latest>0"
+            statement = (
+                "SELECT name, latest FROM keys INDEXED BY keys_by_directory"
+                " WHERE owner=? AND directory=? AND latest>0"
+            )
         found.update(self._store.execute(statement, (owner_id, directory)))
         if directory.startswith(_INTERNAL):
             found.update(self._kept.listing(owner_id, directory))

@@ -3,6 +3,7 @@
 from engine.colink import wire
 from engine.core import auth
 from engine.core.parts import Parts
+from engine.core.reserved import check_writable
 from engine.core.service import answer
 from engine.core.tokens import Bearer
 
@@ -12,6 +13,7 @@ class Extension:
 
     def __init__(self, parts: Parts) -> None:
         self._entries = parts.entries
+        self._protect = not parts.settings.allow_internal_writes
         self.UpdateEntries = answer(parts, auth.OWNERS, self.update_entries)
         self.DeleteEntries = answer(parts, auth.OWNERS, self.delete_entries)
         self.ReadTree = answer(parts, auth.OWNERS, self.read_tree)
@@ -21,11 +23,15 @@ class Extension:
         their key paths.
         """
         wanted = [(entry.key_name, entry.payload) for entry in request.entries]
+        for name, _ in wanted:
+            check_writable(name, protect=self._protect)
         return _paths(self._entries.update_all(caller.user_id, wanted))
 
     def delete_entries(self, caller: Bearer, request: wire.StorageEntries) -> wire.StorageEntries:
         """Delete those of the named entries that exist; the reply has the tombstones' paths."""
         names = [entry.key_name for entry in request.entries]
+        for name in names:
+            check_writable(name, protect=self._protect)
         return _paths(self._entries.delete_all(caller.user_id, names))
 
     def read_tree(self, caller: Bearer, request: wire.ReadKeysRequest) -> wire.StorageEntries:

@@ -12,24 +12,38 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from engine.core import maintenance
+from engine.core.install import install
 from engine.core.server import Core
 from engine.core.settings import Settings, parse
+from engine.kits.aio import cancel_and_wait
 from engine.kits.files import private_folder
 from engine.kits.parentage import Parent
 from engine.model.errors import EngineError, UsageError
+from engine.serving.audit import Audit
 
 _STORAGE_FAILED = 75
+_DAY = 86400.0
 _INSTANT_SERVERS = "instant_servers"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a core until SIGTERM, Ctrl-C, or the end of the engine that started it.
+    """Run a core until SIGTERM, Ctrl-C, or the end of the engine that started it; or `install` it.
 
-    Returns 0; 2 for wrong settings, 1 when it cannot start, 75 when the storage failed.
+    `check` and `backup` as the first argument do that instead: see `maintenance`. Returns 0; 2
+    for wrong settings, 1 when it cannot start, 75 when the storage failed.
     """
     parent: Parent | None = None
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        settings = parse(arguments, os.environ)
+        if given[:1] == ["install"]:
+            print(f"{install(given[1:])} runs this core.")  # noqa: T201 - the program's output
+            return 0
+        if given and given[0] in maintenance.COMMANDS:
+            return maintenance.run(given)
+        settings = parse(given, os.environ)
+        # Storage and queues have users' secrets in them; so for what Valkey writes as well.
+        os.umask(0o077)
         if settings.child:
             parent = Parent.adopt()
             first = parent.read()
@@ -55,21 +69,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _run(settings: Settings, parent: Parent | None) -> int:
-    core, stop = Core(settings), asyncio.Event()
+    core, stop = Core(settings, Audit(parent.tell) if parent else None), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await core.start()
+    renewing = asyncio.create_task(_renew(core, parent))
     try:
-        if parent is not None:
-            parent.tell({"state": "ready", "address": core.address, "host_token": core.host_token})
+        _tell_ready(core, parent)
         waits = [asyncio.create_task(event.wait()) for event in (stop, core.failed)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
     finally:
+        await cancel_and_wait([renewing])
         await core.stop()
     return _STORAGE_FAILED if core.failed.is_set() else 0
+
+
+async def _renew(core: Core, parent: Parent | None) -> None:
+    """Renew the host's token each day: upstream's ends while the core runs on."""
+    while True:
+        await asyncio.sleep(_DAY)
+        core.renew_host_token()
+        _tell_ready(core, parent)
+
+
+def _tell_ready(core: Core, parent: Parent | None) -> None:
+    if parent is not None:
+        parent.tell({"state": "ready", "address": core.address, "host_token": core.host_token})
 
 
 def _detach(home: Path) -> None:

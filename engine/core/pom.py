@@ -1,16 +1,17 @@
 """Protocol operators of users: which are started, and which tasks they get (§7.4).
 
 Started operators are rows of the table `operators`, so that they run again when the core does.
+Those that are not built in are run by `external`.
 """
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
 from engine.colink import keys, wire
 from engine.core.operators.base import Desk, Handler, Operator
-from engine.core.refusals import aborted, conflict, denied, malformed, not_found
+from engine.core.packages import check_name
+from engine.core.refusals import aborted, conflict, denied, not_found
 from engine.core.store import Store
 from engine.core.task_table import TaskCopy
 from engine.core.tokens import HOST, Bearer
@@ -45,7 +46,7 @@ class OperatorManager:
         return self._running.get(user_id, Counter())[package] > 0
 
     def knows(self, package: str) -> bool:
-        """Tell whether there is such an operator."""
+        """Tell whether there is such an operator built in."""
         return package in self._operators
 
     def resume_all(self) -> None:
@@ -54,51 +55,63 @@ class OperatorManager:
             for package in packages:
                 self._resume(user_id, package)
 
+    def external_instances(self) -> list[tuple[str, str, str]]:
+        """Return instance, user and package of what was started and is not built in."""
+        rows = self._store.execute("SELECT instance_id, owner, package FROM operators").fetchall()
+        return [
+            (instance_id, self._store.owner(owner), package)
+            for instance_id, owner, package in rows
+            if package not in self._operators
+        ]
+
     def forget_all(self) -> None:
         """Let all operators drop what they keep in memory: part of it was undone."""
         for operator in self._operators.values():
             operator.forget_all()
 
-    def start(self, caller: Bearer, request: wire.StartProtocolOperatorRequest) -> str:
-        """Start an operator for a user and return the instance's id; refused as §2.3 says."""
+    def check_start(self, caller: Bearer, request: wire.StartProtocolOperatorRequest) -> None:
+        """Refuse to start an operator as §2.3 says."""
         package, user_id = request.protocol_name, request.user_id
         if caller.privilege != HOST and caller.user_id != user_id:
             raise denied("Only the host starts operators for others.")
-        if os.sep in package or "/" in package:
-            raise malformed("The name of an operator has no path in it.")
-        if package not in self._operators:
-            raise not_found(
-                f"This core has no operator {package!r};"
-                f" it has {', '.join(sorted(self._operators))}."
-            )
+        check_name(package)
         if self.desk.entries.get(self._host_id, keys.user_jwt(user_id)) is None:
             raise not_found(f"The user {user_id} was not imported.")
-        if request.upgrade and self.runs(user_id, package):
+        if request.upgrade and any(running[package] > 0 for running in self._running.values()):
             raise aborted(f"The operator {package} is running.")
-        return self.run(user_id, package)
 
     def run(self, user_id: str, package: str) -> str:
-        """Start an operator for a user; several instances of one operator work as one."""
-        desk, operator, instance_id = self.desk, self._operators[package], new_id()
+        """Start a built-in operator for a user; several instances of one operator work as one."""
+        operator, instance_id = self._operators[package], self.add(user_id, package)
+        operator.start(user_id)
+        for protocol_name in operator.protocols:
+            self.desk.entries.update(
+                user_id, keys.protocol_is_initialized(protocol_name), _INITIALIZED
+            )
+        self._resume(user_id, package)
+        return instance_id
+
+    def add(self, user_id: str, package: str) -> str:
+        """Note a new instance of an operator, and return its id."""
+        instance_id = new_id()
         self._store.write(
             "INSERT INTO operators(instance_id, owner, package) VALUES(?, ?, ?)",
             (instance_id, self._store.owner_id(user_id), package),
         )
         self._running.setdefault(user_id, Counter())[package] += 1
-        entries = desk.entries
+        entries = self.desk.entries
         entries.update(self._host_id, keys.operator_instance_user(instance_id), user_id.encode())
         entries.update(
             user_id, keys.operator_instance(instance_id, "protocol_name"), package.encode()
         )
         self._change_group(user_id, package, instance_id, add=True)
-        operator.start(user_id)
-        for protocol_name in operator.protocols:
-            entries.update(user_id, keys.protocol_is_initialized(protocol_name), _INITIALIZED)
-        self._resume(user_id, package)
         return instance_id
 
     def stop(self, caller: Bearer, instance_id: str) -> None:
-        """Stop an operator's instance; refused unless it is the caller's, or he is the host."""
+        """Stop an operator's instance; refused unless it is the caller's, or he is the host.
+
+        The process of one that is not built in is ended by `external`.
+        """
         row = self._store.execute(
             "SELECT owner, package FROM operators WHERE instance_id=?", (instance_id,)
         ).fetchone()
@@ -107,9 +120,13 @@ class OperatorManager:
         user_id, package = self._store.owner(row[0]), row[1]
         if caller.privilege != HOST and caller.user_id != user_id:
             raise denied("This operator instance is not yours.")
+        self.remove(instance_id, user_id, package)
+
+    def remove(self, instance_id: str, user_id: str, package: str) -> None:
+        """Forget an instance of an operator."""
         self._store.write("DELETE FROM operators WHERE instance_id=?", (instance_id,))
         self._running[user_id][package] -= 1
-        if not self.runs(user_id, package):
+        if package in self._operators and not self.runs(user_id, package):
             self._operators[package].forget(user_id)
         self._change_group(user_id, package, instance_id, add=False)
 

@@ -49,6 +49,11 @@ def unreachable(message: str) -> Refusal:
     return Refusal(_Code.FAILED_PRECONDITION, message)
 
 
+def exhausted(message: str) -> Refusal:
+    """Return the answer to who asks for more than a limit allows."""
+    return Refusal(_Code.RESOURCE_EXHAUSTED, message)
+
+
 def not_offered(message: str) -> Refusal:
     """Return the answer to a part of the protocol that this core does not have."""
     return Refusal(_Code.UNIMPLEMENTED, message)

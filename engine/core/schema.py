@@ -8,11 +8,12 @@
   its status, with what their `:latest` says.
 - `subscriptions`, `outbox`: queues, and events that the message queue has not confirmed yet.
 - `mailbox`: messages that wait for a serial flow instance (§9.9).
+- `parcels`: what users of other cores are to get (§6.5); `dialled`: to whom reverse connections
+  are kept, and with which task they are dialled again (§6.6); `forgotten`: tasks that retention
+  removed before they expired, so that nobody can begin them anew.
 """
 
-VERSION = 1
-
-SCHEMA = """
+_FIRST = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE owners(id INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE);
 CREATE TABLE users(
@@ -57,3 +58,23 @@ CREATE TABLE mailbox(
     message_key TEXT NOT NULL, UNIQUE(owner, flow_id, message_key)
 );
 """
+
+_PEERS = """
+CREATE TABLE parcels(
+    id INTEGER PRIMARY KEY, sender INTEGER NOT NULL, receiver TEXT NOT NULL,
+    task_id TEXT NOT NULL, task BLOB NOT NULL, opening INTEGER NOT NULL, expires INTEGER NOT NULL
+);
+CREATE INDEX parcels_by_pair ON parcels(sender, receiver, id);
+CREATE TABLE dialled(
+    sender INTEGER NOT NULL, receiver TEXT NOT NULL, task_id TEXT NOT NULL,
+    PRIMARY KEY(sender, receiver)
+) WITHOUT ROWID;
+CREATE TABLE forgotten(
+    owner INTEGER NOT NULL, task_id TEXT NOT NULL, expires INTEGER NOT NULL,
+    PRIMARY KEY(owner, task_id)
+) WITHOUT ROWID;
+"""
+
+STEPS = (_FIRST, _PEERS)
+"""What makes each version of the file out of the one before it."""
+VERSION = len(STEPS)

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import ssl
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +15,13 @@ import grpc.aio
 
 from engine.colink import wire
 from engine.core import secrets
+from engine.core.expiry import Expiry
 from engine.core.extension import Extension
 from engine.core.parts import Parts, join
 from engine.core.queue.accounts import Accounts
 from engine.core.queue.given import GivenServer
-from engine.core.queue.publisher import QueueServer
+from engine.core.queue.port import MessageQueue
+from engine.core.queue.streams import Streams, acl_rule
 from engine.core.queue.valkey import Valkey
 from engine.core.retention import Retention
 from engine.core.service import Service
@@ -27,6 +30,7 @@ from engine.core.store import Store
 from engine.core.tokens import HOST, HOST_LIFETIME
 from engine.kits.files import private_folder
 from engine.model.errors import LockHeldError, UsageError
+from engine.serving.audit import Audit
 
 log = logging.getLogger(__name__)
 STORE_FILE = "core.sqlite"
@@ -34,20 +38,23 @@ STORE_FILE = "core.sqlite"
 _GRACE = 1.0
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     # Clients may ask as often as they like whether the connection still stands.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),
+    # Who holds a reverse connection and is gone without a word is noticed after both.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
 )
 
 
 class Core:
     """An embedded core on the running event loop. `start` and `stop` once each."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, audit: Audit | None = None) -> None:
         self.settings = settings
+        self._audit = audit or Audit()
         self.host_token = ""
         """The host's JWT, once started."""
         self.failed = asyncio.Event()
@@ -56,8 +63,8 @@ class Core:
         self._lock: int | None = None
         self._parts: Parts | None = None
         self._server: grpc.aio.Server | None = None
-        self._queue_server: QueueServer | None = None
         self._retention: Retention | None = None
+        self._expiry: Expiry | None = None
 
     @property
     def address(self) -> str:
@@ -81,6 +88,19 @@ class Core:
         assert self._retention is not None
         return self._retention
 
+    @property
+    def expiry(self) -> Expiry:
+        """What ends tasks that nobody decides on, once started."""
+        assert self._expiry is not None
+        return self._expiry
+
+    def renew_host_token(self) -> None:
+        """Give the host a token that lasts 31 days from now. The one before stays valid."""
+        self.host_token = self.parts.tokens.mint(
+            HOST, self.parts.key_pair.user_id, int(time.time()) + HOST_LIFETIME
+        )
+        secrets.write_host_token(self.settings, self.host_token)
+
     async def start(self) -> None:
         """Open the storage, start the queue, and answer calls.
 
@@ -101,47 +121,78 @@ class Core:
         token_secret, key_pair = secrets.load(settings)
         store = Store(settings.home / STORE_FILE, lambda error: self.failed.set())
         accounts = Accounts(store, settings.mq_prefix)
-        self._queue_server = (
-            GivenServer(settings.mq_uri)
-            if settings.mq_uri
-            else Valkey(settings.home / "valkey", settings.queue_host, accounts.rules)
-        )
         self._parts = join(
-            *(settings, store, accounts, self._queue_server, token_secret, key_pair),
-            *(version("colink-engine"), lambda: self.address),
+            *(settings, store, accounts, _message_queue(settings, accounts)),
+            *(token_secret, key_pair),
+            version=version("colink-engine"),
+            core_uri=lambda: self.address,
+            audit=self._audit,
         )
         store.owner_id(key_pair.user_id)
         await self.parts.publisher.start()
-        self.parts.operators.resume_all()
-        self.parts.effects.run()
-        await store.committed()
-        self.host_token = self.parts.tokens.mint(
-            HOST, key_pair.user_id, int(time.time()) + HOST_LIFETIME
+        size = min(int(settings.limits.max_message_bytes) or -1, 2**31 - 1)
+        self._server = grpc.aio.server(
+            options=(*_OPTIONS, ("grpc.max_receive_message_length", size))
         )
-        self._server = grpc.aio.server(options=_OPTIONS)
         wire.add_CoLinkServicer_to_server(Service(self.parts).servicer(), self._server)
         wire.add_extension_to_server(Extension(self.parts), self._server)
         # Before the port accepts anybody: readers of the file do not wait.
-        secrets.write_host_token(settings, self.host_token)
+        self.renew_host_token()
         self._port = _bind(self._server, settings)
+        # Now that the address is known, operators can tell it to registries.
+        self.parts.operators.resume_all()
+        self.parts.effects.run()
+        await store.committed()
         await self._server.start()
-        self._retention = Retention(store, settings.retention_hours)
+        # Operators that are programs call this core, so they come once it answers.
+        self.parts.external.resume()
+        self.parts.initialisation.resume(self.parts.users.all())
+        self.parts.effects.run()
+        self.parts.peers.start()
+        self._retention = Retention(store, settings.retention_hours, settings.history_hours)
         self._retention.start()
+        self._expiry = Expiry(self.parts.tasks, self.parts.effects, self.parts.users.all)
+        self._expiry.start()
         log.info("the core answers at %s", self.address)
 
     async def stop(self) -> None:
         """Answer no more calls, commit, and end the queue. Safe after a failed start."""
         if self._retention is not None:
             await self._retention.stop()
+        if self._expiry is not None:
+            await self._expiry.stop()
+        if self._parts is not None:
+            await self._parts.initialisation.stop()
+            await self._parts.external.stop_all()
+            await self._parts.inboxes.stop()
+            await self._parts.peers.stop()
         if self._server is not None:
             await self._server.stop(_GRACE)
         if self._parts is not None:
+            self._parts.effects.stop()
             await self._parts.publisher.stop()
             with contextlib.suppress(Exception):
                 await self._parts.store.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _message_queue(settings: Settings, accounts: Accounts) -> MessageQueue:
+    if not settings.mq_uri:
+        return Streams(
+            Valkey(
+                settings.home / "valkey",
+                settings.queue_host,
+                lambda: [acl_rule(account) for account in accounts.all()],
+            )
+        )
+    if settings.mq_uri.startswith("redis"):
+        return Streams(GivenServer(settings.mq_uri))
+    # Only users of RabbitMQ pay for this import.
+    from engine.core.queue.rabbitmq import RabbitMq
+
+    return RabbitMq(settings.mq_uri, settings.mq_api)
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:
@@ -162,8 +213,13 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials:
     try:
         key, cert = Path(settings.key).read_bytes(), Path(settings.cert).read_bytes()
         ca = Path(settings.ca).read_bytes() if settings.ca else None
+        # gRPC would say no more than that it cannot listen.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.cert, settings.key)
+        if settings.ca:
+            context.load_verify_locations(settings.ca)
     except OSError as error:
-        raise UsageError(f"A file for TLS cannot be read: {error}.") from error
+        raise UsageError(f"The files for TLS cannot be used: {error}.") from error
     return grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=ca is not None)
 
 

@@ -7,16 +7,19 @@ operators' follow-up with it, before the answer leaves.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
 from engine.colink import keys, wire
-from engine.core import auth
+from engine.core import auth, locks
 from engine.core.parts import Parts
 from engine.core.queue.accounts import new_queue_name
-from engine.core.refusals import Refusal, conflict, denied, malformed, not_offered, unreachable
+from engine.core.refusals import Refusal, conflict, denied, malformed
+from engine.core.reserved import check_writable
+from engine.core.subscriptions import routing_key
 from engine.core.tokens import GUEST, HOST, USER, Bearer
 from engine.model.errors import CoreUnavailableError
 
@@ -33,11 +36,14 @@ def answer(
 
     The handler gets the caller and the request, and the call's context too if it wants that.
     """
-    gate, effects, store = parts.gate, parts.effects, parts.store
+    gate, guard, effects, store = parts.gate, parts.guard, parts.effects, parts.store
 
     async def method(request: Any, context: Any) -> Any:
         try:
             caller = gate.caller(context, allowed)
+            if request is wire.UNREADABLE:
+                raise malformed("The request is no such message.")
+            guard.admit(caller.user_id or auth.peer_ip(context), request)
             more = (context,) if with_context else ()
             reply = handler(caller, request, *more)
             if asyncio.iscoroutine(reply):
@@ -53,7 +59,11 @@ def answer(
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except sqlite3.Error as error:
             log.exception("the storage failed")
-            await context.abort(grpc.StatusCode.INTERNAL, f"The storage failed: {error}.")
+            # Not INTERNAL, which means for most RPCs that an entry is there or is not (§2.3).
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"The storage failed: {error}.")
+        except Exception:
+            log.exception("a call failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "The core failed; its log says why.")
         return reply
 
     return method
@@ -124,17 +134,24 @@ class Service:
     # Storage
 
     def create_entry(self, caller: Bearer, entry: wire.StorageEntry) -> wire.StorageEntry:
-        """§4.1."""
+        """§4.1; a lock (§7.3) that was left behind is taken over."""
+        self._check_writable(entry.key_name)
+        lease = self._parts.settings.lock_lease_seconds
+        if lease > 0:
+            before = time.time_ns() - int(lease * 1e9)
+            locks.release_abandoned(self._parts.entries, caller.user_id, entry.key_name, before)
         path = self._parts.entries.create(caller.user_id, entry.key_name, entry.payload)
         return wire.StorageEntry(key_path=path)
 
     def update_entry(self, caller: Bearer, entry: wire.StorageEntry) -> wire.StorageEntry:
         """§4.1."""
+        self._check_writable(entry.key_name)
         path = self._parts.entries.update(caller.user_id, entry.key_name, entry.payload)
         return wire.StorageEntry(key_path=path)
 
     def delete_entry(self, caller: Bearer, entry: wire.StorageEntry) -> wire.StorageEntry:
         """§4.1."""
+        self._check_writable(entry.key_name)
         return wire.StorageEntry(
             key_path=self._parts.entries.delete(caller.user_id, entry.key_name)
         )
@@ -176,13 +193,18 @@ class Service:
         paths = self._parts.entries.listing(owner, directory, history=request.include_history)
         return wire.StorageEntries(entries=[wire.StorageEntry(key_path=path) for path in paths])
 
+    def _check_writable(self, name: str) -> None:
+        check_writable(name, protect=not self._parts.settings.allow_internal_writes)
+
     def _at_path(self, caller: Bearer, path: str) -> bytes:
         owner, separator, rest = path.partition("::")
         if caller.privilege == USER and owner != caller.user_id:
             raise denied("The key path is not one of yours.")
         name, _, timestamp = rest.rpartition("@")
         payload = None
-        if separator and timestamp.isdecimal() and int(timestamp) <= _LATEST:
+        # Numbers longer than those of nanoseconds are not read at all: Python refuses huge ones.
+        is_number = timestamp.isdecimal() and len(timestamp) < 20
+        if separator and is_number and int(timestamp) <= _LATEST:
             payload = self._parts.entries.find_version(owner, name, int(timestamp))
         if payload is None:
             raise conflict(f"There is nothing at {path}.")
@@ -190,15 +212,15 @@ class Service:
 
     # Tasks
 
-    def create_task(self, caller: Bearer, request: wire.Task) -> wire.Task:
+    async def create_task(self, caller: Bearer, request: wire.Task) -> wire.Task:
         """§6.1."""
-        return wire.Task(task_id=self._parts.tasks.create(caller.user_id, request))
+        return wire.Task(task_id=await self._parts.peers.outgoing.create(caller.user_id, request))
 
-    def confirm_task(self, caller: Bearer, request: wire.ConfirmTaskRequest) -> wire.Empty:
+    async def confirm_task(self, caller: Bearer, request: wire.ConfirmTaskRequest) -> wire.Empty:
         """§6.2."""
         if not request.HasField("decision"):
             raise malformed("The request has no decision.")
-        self._parts.tasks.confirm(caller.user_id, request.task_id, request.decision)
+        await self._parts.peers.outgoing.confirm(caller.user_id, request.task_id, request.decision)
         return wire.Empty()
 
     def finish_task(self, caller: Bearer, request: wire.Task) -> wire.Empty:
@@ -206,24 +228,22 @@ class Service:
         self._parts.tasks.finish(caller.user_id, request.task_id)
         return wire.Empty()
 
-    def _sync_task(self, caller: Bearer, request: wire.Task, context: Any) -> wire.Empty:
-        """§6.5, at the receiver. Forwarding needs reverse connections, which come next."""
+    async def _sync_task(self, caller: Bearer, request: wire.Task, context: Any) -> wire.Empty:
+        """§6.5, at the receiver; §6.6, at the core of a forwarder."""
         target = auth.metadata(context, "forwarding-target")
-        if target is not None:
-            raise unreachable(f"There is no reverse connection to {target}.")
-        self._parts.tasks.receive(caller.user_id, request)
+        if target is None:
+            self._parts.tasks.receive(caller.user_id, request)
+        else:
+            await self._parts.peers.incoming.forward(caller.user_id, target, request)
         return wire.Empty()
 
-    async def _reverse_connection(
-        self, request: wire.Task, context: Any
-    ) -> AsyncIterator[wire.Task]:
-        """§6.6: the place of reverse connections."""
+    async def _reverse_connection(self, request: wire.Task, context: Any) -> None:
+        """§6.6, at the receiver: the call stays open, and carries tasks back."""
         try:
-            self._parts.gate.caller(context, auth.PEERS)
-            raise not_offered("This core does not hold reverse connections.")
+            caller = self._parts.gate.caller(context, auth.PEERS)
+            await self._parts.peers.incoming.hold(caller.user_id, request, context)
         except Refusal as refusal:
             await context.abort(refusal.code, refusal.message)
-        yield request
 
     # Subscriptions
 
@@ -239,7 +259,7 @@ class Service:
             )
             await parts.publisher.add_account(account)
         queue = new_queue_name(account)
-        await parts.publisher.add_queue(queue)
+        await parts.publisher.add_queue(queue, routing_key(caller.user_id, name))
         # From here on nothing waits: no change is missed, none is told twice.
         parts.subscriptions.add(owner_id, name, queue)
         for version in parts.entries.since(caller.user_id, name, request.start_timestamp):
@@ -257,18 +277,24 @@ class Service:
 
     # Operators and information
 
-    def start_protocol_operator(
+    async def start_protocol_operator(
         self, caller: Bearer, request: wire.StartProtocolOperatorRequest
     ) -> wire.ProtocolOperatorInstanceId:
-        """§7.4."""
-        instance_id = self._parts.operators.start(caller, request)
+        """§7.4: one that is built in, or the program of a package."""
+        operators = self._parts.operators
+        operators.check_start(caller, request)
+        if operators.knows(request.protocol_name):
+            instance_id = operators.run(request.user_id, request.protocol_name)
+        else:
+            instance_id = await self._parts.external.start(request)
         return wire.ProtocolOperatorInstanceId(instance_id=instance_id)
 
-    def stop_protocol_operator(
+    async def stop_protocol_operator(
         self, caller: Bearer, request: wire.ProtocolOperatorInstanceId
     ) -> wire.Empty:
         """§7.4."""
         self._parts.operators.stop(caller, request.instance_id)
+        await self._parts.external.stop(request.instance_id)
         return wire.Empty()
 
     def _request_info(

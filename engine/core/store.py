@@ -165,7 +165,7 @@ class Store:
             self.execute(f"SELECT COALESCE(MAX({column}), 0) FROM {table}").fetchone()[0]  # noqa: S608
             for table, column in (
                 *(("versions", "ts"), ("outbox", "id")),
-                *(("tasks", "id"), ("lists", "changed")),
+                *(("tasks", "id"), ("lists", "changed"), ("parcels", "id")),
             )
         )
         reserved = self.meta("reserved") or 0
@@ -236,12 +236,11 @@ def _open(path: Path) -> sqlite3.Connection:
         ):
             connection.execute(f"PRAGMA {pragma}")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            connection.executescript(
-                f"BEGIN; {schema.SCHEMA}PRAGMA user_version={schema.VERSION}; COMMIT;"
-            )
-        elif version != schema.VERSION:
+        if version > schema.VERSION:
             raise UsageError(f"{path} was written by another version of the core ({version}).")
+        if version < schema.VERSION:
+            steps = "".join(schema.STEPS[version:])
+            connection.executescript(f"BEGIN; {steps}PRAGMA user_version={schema.VERSION}; COMMIT;")
     except sqlite3.DatabaseError as error:
         connection.close()
         raise UsageError(f"{path} cannot be used: {error}.") from error

@@ -5,11 +5,15 @@ that is committed; the row goes when the message queue has it. So a change and i
 there or neither, whatever is killed.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from engine.colink import wire
 from engine.core.store import Store
+
+_ROUTING_KEY_LENGTH = 200
+"""In bytes. RabbitMQ takes 255 at most."""
 
 
 class Event(NamedTuple):
@@ -58,9 +62,19 @@ class Subscriptions:
             del self._routes[owner_id, row[0]]
         return True
 
-    def queues(self) -> list[str]:
-        """Return the names of all queues there are."""
-        return [row[0] for row in self._store.execute("SELECT queue FROM subscriptions")]
+    def routes(self) -> dict[str, str]:
+        """Return all queues there are, each with its routing key."""
+        rows = self._store.execute("SELECT queue, owner, name FROM subscriptions")
+        return {
+            queue: routing_key(self._store.owner(owner_id), name) for queue, owner_id, name in rows
+        }
+
+    def find(self, queue: str) -> tuple[int, str] | None:
+        """Return owner and name of the key that a queue is for; None when there is no such one."""
+        row: tuple[int, str] | None = self._store.execute(
+            "SELECT owner, name FROM subscriptions WHERE queue=?", (queue,)
+        ).fetchone()
+        return row
 
     def listened(self, owner_id: int, name: str) -> bool:
         """Tell whether anybody listens to a key."""
@@ -114,3 +128,11 @@ class Subscriptions:
     def _publish(self) -> None:
         events, self._events = self._events, []
         self.on_events(events)
+
+
+def routing_key(owner: str, name: str) -> str:
+    """Return the routing key of an entry's events (§5.3)."""
+    key = f"{owner}::{name}"
+    if len(key.encode()) <= _ROUTING_KEY_LENGTH:
+        return key
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"

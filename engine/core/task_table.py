@@ -71,6 +71,14 @@ class TaskTable:
                 self._shared[owner, task_id] = copy
         return copy
 
+    def is_forgotten(self, owner: str, task_id: str) -> bool:
+        """Tell whether there was such a task that ended, and was removed before it expired."""
+        row = self._store.execute(
+            "SELECT 1 FROM forgotten WHERE owner=? AND task_id=?",
+            (self._store.known_owner_id(owner), task_id),
+        ).fetchone()
+        return row is not None
+
     def in_status(self, owner: str, status: str) -> Iterable[TaskCopy]:
         """Return a user's tasks that have `status` now, in the order in which they came to it."""
         found = self._lists.find(self._store.known_owner_id(owner), keys.status_list(status))

@@ -35,12 +35,20 @@ _ONLY_SIGNATURE: Any = {
 class Tokens:
     """Mints and checks the tokens of one core."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, max_lifetime: float = 0) -> None:
+        """`max_lifetime` is in seconds; 0 means that tokens may last as long as is asked for."""
         self._secret = secret
+        self._max_lifetime = max_lifetime
         self._checked: dict[str, Bearer] = {"": NOBODY}
 
     def mint(self, privilege: str, user_id: str, expires: int) -> str:
-        """Return a token with exactly the three claims of the protocol."""
+        """Return a token with exactly the three claims of the protocol.
+
+        One that is to last longer than the core allows (§12) ends when the core says: its own
+        claim tells so.
+        """
+        if self._max_lifetime > 0:
+            expires = min(expires, int(time.time() + self._max_lifetime))
         claims = {"privilege": privilege, "user_id": user_id, "exp": expires}
         return jwt.encode(claims, self._secret, algorithm=_ALGORITHM)
 

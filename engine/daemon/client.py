@@ -188,10 +188,12 @@ _ATTRIBUTES: Mapping[type, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     errors.InvalidManifestError: lambda details: {
         "faults": tuple(errors.Fault(**fault) for fault in details.get("faults", ()))
     },
-    errors.FlowFailedError: lambda details: {"details": dict(details)},
+    errors.InvalidMessageError: lambda details: {"data_path": str(details.get("data_path", ""))},
+    errors.FlowFailedError: lambda details: {"details": dict(details), "step": ""},
     errors.FlowInstanceException: lambda details: {
         name: details.get(name, "") for name in ("flow_endpoint", "user_id", "reason")
     },
+    errors.BusyError: lambda details: {"retry_after": float(details.get("retry_after", 1.0))},
     errors.LockHeldError: lambda details: {"holder": details.get("holder", "")},
     errors.AppliedInPartError: lambda details: {"failures": tuple(details.get("failures", ()))},
 }

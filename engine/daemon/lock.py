@@ -1,5 +1,6 @@
 """One engine per ENGINE_HOME: a lock that the kernel drops when its holder dies."""
 
+import contextlib
 import fcntl
 import os
 import time
@@ -10,6 +11,7 @@ from engine.model.errors import LockHeldError
 
 _LOOK = 0.02
 """Seconds between two looks at the lock; the kernel can only wait for it without an end."""
+_TRIES = 5
 
 
 def wait_released(file: Path, timeout: float) -> bool:
@@ -33,6 +35,16 @@ def _is_held(file: Path) -> bool:
     return False
 
 
+def _taken(descriptor: int) -> bool:
+    """Take the lock; a few tries, for whoever only looks at it holds it for a moment, too."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_LOOK)
+    return False
+
+
 class EngineLock:
     """Held by the running engine; the file names its pid. Use it as a context manager."""
 
@@ -43,16 +55,14 @@ class EngineLock:
     def __enter__(self) -> "EngineLock":
         """Take the lock, or raise LockHeldError naming the holder."""
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(descriptor):
             holder = os.read(descriptor, 32).decode().strip() or "unknown"
             os.close(descriptor)
             raise LockHeldError(
                 f"Another engine (pid {holder}) runs in {self._file.parent}.",
                 holder=f"pid {holder}",
                 hint="Use it, stop it with `engine down --all`, or choose another --home.",
-            ) from None
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         self._descriptor = descriptor

@@ -7,15 +7,16 @@ further authentication. Every error leaves as `{"error": {"type", "message", "hi
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from aiohttp import web
 
 from engine.controller.controller import Controller
 from engine.controller.operations import Operations
+from engine.kits.aio import cancel_and_wait
 from engine.model import errors
 from engine.model.composition import Composition
 from engine.model.home import Home
@@ -24,6 +25,9 @@ from engine.reconcile import text
 
 log = structlog.get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar("T")
+_LOOK = 0.5
+"""Seconds after which it is noticed that whoever waits for a call has left."""
 
 _STATUS: dict[type[errors.EngineError], int] = {
     errors.UsageError: 400,
@@ -33,9 +37,12 @@ _STATUS: dict[type[errors.EngineError], int] = {
     errors.AlreadyExistsError: 409,
     errors.AccessDeniedError: 403,
     errors.FlowInstanceException: 424,
+    errors.InvalidMessageError: 422,
     errors.FlowFailedError: 424,
+    errors.CallCancelledError: 409,
     errors.CoreUnavailableError: 503,
     errors.DeadlineExceededError: 504,
+    errors.BusyError: 429,
     errors.EngineNotRunningError: 503,
     errors.LockHeldError: 423,
     errors.AppliedInPartError: 409,
@@ -52,6 +59,10 @@ def error_json(error: errors.EngineError) -> dict[str, Any]:
         details = {"faults": [asdict(fault) for fault in error.faults]}
     elif isinstance(error, errors.FlowFailedError):
         details = error.details
+    elif isinstance(error, errors.BusyError):
+        details = {"retry_after": error.retry_after}
+    elif isinstance(error, errors.InvalidMessageError):
+        details = {"data_path": error.data_path}
     elif isinstance(error, errors.LockHeldError):
         details = {"holder": error.holder}
     elif isinstance(error, errors.AppliedInPartError):
@@ -105,6 +116,10 @@ class ControlServer:
                 web.get("/v1/users", self._users),
                 web.post("/v1/users/token", self._token),
                 web.get("/v1/events", self._events),
+                web.get("/v1/dead", self._dead),
+                web.get("/v1/dead/letter", self._dead_letter),
+                web.post("/v1/dead/retry", self._retry),
+                web.post("/v1/dead/drop", self._drop),
                 web.post("/v1/shutdown", self._shutdown),
             ]
         )
@@ -155,14 +170,35 @@ class ControlServer:
 
     async def _call(self, request: web.Request) -> web.Response:
         body = await request.json()
-        data = await self._operations.call(
+        calling = self._operations.call(
             body["user"],
             body["name"],
             body["data"],
             as_user=body.get("as"),
             timeout=float(body.get("timeout") or 60.0),
         )
-        return web.json_response({"data": data})
+        return web.json_response({"data": await _while_asked(request, calling)})
+
+    async def _dead(self, request: web.Request) -> web.Response:
+        letters = await self._operations.dead_letters(request.query["user"])
+        return web.json_response({"letters": [asdict(letter) for letter in letters]})
+
+    async def _dead_letter(self, request: web.Request) -> web.Response:
+        letter = await self._operations.dead_letter(request.query["user"], request.query["id"])
+        return web.json_response({"letter": asdict(letter)})
+
+    async def _retry(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        timeout = float(body.get("timeout") or 60.0)
+        retrying = self._operations.retry(body["user"], body["id"], timeout)
+        return web.json_response({"data": await _while_asked(request, retrying)})
+
+    async def _drop(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        dropped = await self._operations.drop(
+            body["user"], body.get("ids", []), everything=bool(body.get("all"))
+        )
+        return web.json_response({"dropped": dropped})
 
     async def _storage(self, request: web.Request) -> web.Response:
         entries = await self._operations.storage(
@@ -198,6 +234,21 @@ class ControlServer:
     async def _shutdown(self, request: web.Request) -> web.Response:
         self.stopped.set()
         return web.json_response({})
+
+
+async def _while_asked(request: web.Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; cancel it when the one who asked has left, as by Ctrl-C."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            await asyncio.wait((task,), timeout=_LOOK)
+            if request.transport is None or request.transport.is_closing():
+                break
+        if not task.done():
+            raise errors.CallCancelledError("Whoever asked has left.")
+        return task.result()
+    finally:
+        await cancel_and_wait([task])
 
 
 async def _stream(

@@ -13,17 +13,38 @@ from typing import Any, cast
 
 from engine.flows.config import Config, merge
 from engine.flows.flow import Flow
+from engine.flows.topology import Pattern, pattern_of
 from engine.hooks import Catalog, PluginInfo, load_catalog
 from engine.kits.digest import digest
 
 
 @dataclass(frozen=True)
 class DescribedFlow:
-    """What is known of a flow class without its code: its name, description and default config."""
+    """What is known of a flow class without its code.
+
+    That is its name, description and default config, its schemas, and the pattern of its topology
+    if it has one.
+    """
 
     name: str
     description: str
     config: Mapping[str, Any] = field(repr=False)
+    pattern: Pattern | None = None
+    input_schema: Mapping[str, Any] | None = field(default=None, repr=False)
+    output_schema: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_json(cls, name: str, described: Mapping[str, Any]) -> "DescribedFlow":
+        """Return the flow class that is described so."""
+        pattern = described.get("pattern")
+        return cls(
+            name=name,
+            description=described["description"],
+            config=described["config"],
+            pattern=None if pattern is None else Pattern(pattern),
+            input_schema=described.get("input_schema"),
+            output_schema=described.get("output_schema"),
+        )
 
     def get_config(self, **overrides: Any) -> Config:
         """Return the class's default config with `overrides` laid over it."""
@@ -44,6 +65,9 @@ def _describe_class(flow_class: Any) -> dict[str, Any]:
     return {
         "config": flow_class.get_config(),
         "description": (flow_class.__doc__ or "").strip(),
+        "pattern": pattern_of(flow_class),
+        "input_schema": flow_class.input_schema,
+        "output_schema": flow_class.output_schema,
     }
 
 
@@ -70,7 +94,7 @@ class DescribedCatalog(Catalog):
                 for fields in described.get("plugins", ())
             ),
             flow_classes={
-                name: cast(type, DescribedFlow(name, fields["description"], fields["config"]))
+                name: cast(type, DescribedFlow.from_json(name, fields))
                 for name, fields in described.get("classes", {}).items()
             },
             resolvers=resolvers or {},

@@ -98,15 +98,24 @@ class CompositeFlow(Flow):
         the run's caller gets an error reply. Raises UsageError when no run waits for `reply`, as
         with an answer that comes twice.
         """
-        entry = self._pending().pop(reply.input_message_id, None)
-        if entry is None:
+        run = self.take_run(reply)
+        if run is None:
             raise UsageError(f"{self.name} got a reply that no run waits for.")
-        run = PendingRun(**entry)
         if reply.failed:
             raise FlowFailedError(
-                f"the subflow {run.subflow} failed: {reply.data.get('error')}", reply.data
+                f"the subflow {run.subflow} failed: {reply.data.get('error')}",
+                reply.data,
+                run.subflow,
             )
         return run
+
+    def take_run(self, reply: FlowMessage) -> PendingRun | None:
+        """Return the run that `reply`, an error reply or not, belongs to, and forget it.
+
+        Returns None when no run waits for it.
+        """
+        entry = self._pending().pop(reply.input_message_id, None)
+        return None if entry is None else PendingRun(**entry)
 
     def caller_of(self, message: FlowMessage) -> FlowMessage | None:
         """Return the message itself, or for a subflow's reply the one that started the run."""

@@ -21,9 +21,14 @@ def working_on(message: FlowMessage) -> Iterator[None]:
 
 
 def deadline_after(timeout: float | None) -> float:
-    """Return the Unix time in `timeout` seconds (None: 60), or the enclosing one if earlier."""
-    wanted = time.time() + (DEFAULT_TIMEOUT if timeout is None else timeout)
+    """Return the Unix time in `timeout` seconds, or the enclosing one if that is earlier.
+
+    Without a `timeout` it is the enclosing one; where there is none, in 60 seconds.
+    """
     enclosing = _enclosing_deadline.get()
+    if enclosing is not None and timeout is None:
+        return enclosing
+    wanted = time.time() + (DEFAULT_TIMEOUT if timeout is None else timeout)
     return wanted if enclosing is None else min(wanted, enclosing)
 
 

@@ -9,16 +9,21 @@ import os
 from collections.abc import Awaitable, Mapping
 from typing import Any, ClassVar, Self
 
+from engine.flows import schemas
+from engine.flows.calls import CALL_PATH, path_to
 from engine.flows.config import Config, lay_over, own_defaults
 from engine.flows.deadlines import deadline_after
 from engine.flows.futures import FlowFuture
 from engine.flows.port import FlowPort
 from engine.flows.state import decode_state, encode_state
-from engine.model.errors import UsageError
+from engine.kits.digest import canonical_json
+from engine.model.errors import FlowFailedError, UsageError
 from engine.model.ids import LOCAL
 from engine.model.message import NO_REPLY, FlowMessage
 from engine.model.secrets import resolve
 
+INPUT_SCHEMA = "input_schema"
+OUTPUT_SCHEMA = "output_schema"
 _UNKNOWN = "unknown"
 _PRIVATE = ["name", "description", "api_keys", "api_information", "private_keys"]
 
@@ -30,9 +35,16 @@ class Flow:
     from one message to the next (see `engine.flows.state` for what it may hold); `port` is None
     until the flow is to send something. Whoever runs the flow sets `keeps_state` to False when the
     state will not be stored, as with `parallel_dispatch`.
+
+    `input_schema` and `output_schema` say what messages and answers look like (see
+    `engine.flows.schemas`); None: anything. Keys of that name in the configuration count more: the
+    server sets them, for his endpoint.
     """
 
     keeps_state: bool = True
+
+    input_schema: ClassVar[Mapping[str, Any] | None] = None
+    output_schema: ClassVar[Mapping[str, Any] | None] = None
 
     REQUIRED_KEYS_CONFIG: ClassVar[list[str]] = ["name", "description"]
 
@@ -57,6 +69,13 @@ class Flow:
         self.flow_config = flow_config
         self.port = port
         self.set_up_flow_state()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Write out the class's schemas; UsageError when one of them is none."""
+        super().__init_subclass__(**arguments)
+        for name in (INPUT_SCHEMA, OUTPUT_SCHEMA):
+            if vars(cls).get(name) is not None:
+                setattr(cls, name, schemas.expanded(vars(cls)[name]))
 
     # --- making one -------------------------------------------------------------------------
 
@@ -121,6 +140,14 @@ class Flow:
             "input": self.flow_config.get("input_interface"),
             "output": self.flow_config.get("output_interface"),
         }
+
+    def interface_schema(self, name: str) -> Mapping[str, Any] | None:
+        """Return the `input_schema` or `output_schema` of this flow, None when there is none."""
+        configured = self.flow_config.get(name)
+        if configured is None:
+            found: Mapping[str, Any] | None = getattr(self, name)
+            return found
+        return schemas.expanded_once(canonical_json(configured))
 
     def set_up_flow_state(self) -> None:
         """Set `flow_state` to what a new instance starts with; authors override this."""
@@ -205,10 +232,14 @@ class Flow:
     def send_message(self, message: FlowMessage) -> None:
         """Send a reply to whoever asked, anything else to the instance that this object stands for.
 
-        Raises UsageError when the flow has no port.
+        Raises UsageError when the flow has no port, InvalidMessageError when an answer does not fit
+        the flow's interface.
         """
         port = self._port_to_send()
         if message.is_reply:
+            schema = self.interface_schema(OUTPUT_SCHEMA)
+            if schema is not None and not message.failed:
+                schemas.check(schema, message.data, f"The answer of {self.name}")
             port.reply(message)
         else:
             port.push(*self._address(), message)
@@ -234,16 +265,34 @@ class Flow:
         response_key = port.future(*self._address(), request)
         return FlowFuture(port, response_key, request.reply_data["deadline"])
 
+    async def ask(self, data: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
+        """Send `data` to the instance that this object stands for and return its answer's data.
+
+        `timeout` is in seconds, by default what the message at work has left. Raises
+        FlowFailedError, naming this flow, for an error reply, and DeadlineExceededError.
+        """
+        future = self.get_reply_future(self.package_input_message(data), timeout)
+        try:
+            return await future
+        except FlowFailedError as error:
+            raise FlowFailedError(
+                f"the subflow {self.name} failed: {error}", error.details, self.name
+            ) from error
+
     def _request(
         self, message: FlowMessage, reply_to: dict[str, Any], timeout: float | None
     ) -> FlowMessage:
+        reply_data = {**reply_to, "deadline": deadline_after(timeout)}
+        call_path = path_to(self.name, self.get_instance_id())
+        if call_path:
+            reply_data[CALL_PATH] = call_path
         return FlowMessage(
             data=message.data,
             private_keys=message.private_keys,
             src_flow=self.name,
             src_flow_id=message.src_flow_id,
             dst_flow=self.get_instance_id(),
-            reply_data={**reply_to, "deadline": deadline_after(timeout)},
+            reply_data=reply_data,
             created_by=self.name,
             input_message_id=message.input_message_id,
             user_id=self._user_id(),

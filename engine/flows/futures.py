@@ -54,6 +54,13 @@ class FlowFuture:
         message = self.try_get_message()
         return None if message is None else message.data
 
+    def cancel(self) -> None:
+        """Give the question up: what has not begun of it is not run, async runs are ended.
+
+        Waiting for the answer then raises CallCancelledError.
+        """
+        self._port.cancel(self.response_key)
+
     def __await__(self) -> Generator[Any, None, Data]:
         return self._get_data_async().__await__()
 

@@ -44,6 +44,10 @@ class FlowPort(Protocol):
         """Do the same as `wait` without blocking the event loop."""
         ...
 
+    def cancel(self, response_key: str) -> None:
+        """Give up the message sent by `future`: its receiver need not go on with it."""
+        ...
+
     def try_read(self, response_key: str) -> FlowMessage | None:
         """Return the answer if it is there already, else None."""
         ...

@@ -8,8 +8,12 @@ from concurrent.futures import Executor
 from pathlib import PurePath
 from typing import Any
 
+from engine.flows.calls import at_work
 from engine.flows.deadlines import working_on
-from engine.flows.flow import Flow
+from engine.flows.failures import failure_data
+from engine.flows.flow import INPUT_SCHEMA, Flow
+from engine.flows.schemas import check
+from engine.model.errors import InvalidMessageError
 from engine.model.message import FlowMessage
 
 
@@ -21,10 +25,18 @@ def runs_async(flow: Flow) -> bool:
 async def run_turn(flow: Flow, message: FlowMessage, executor: Executor | None = None) -> None:
     """Let `flow` handle `message`; whatever its `run` raises, this raises.
 
+    InvalidMessageError when the message does not fit the flow's interface: it is not run then.
+
     A plain `run` runs in a thread of `executor` (None: the loop's default one), an `async` one on
-    the running loop. No deadline set meanwhile is later than the one of `message`.
+    the running loop. No deadline set meanwhile is later than the one of the message that is to be
+    answered in the end: for a composite that goes on with a reply, of the one that began its run.
+    What it asks carries the path of those who wait (see `engine.flows.calls`).
     """
-    with working_on(message):
+    schema = flow.interface_schema(INPUT_SCHEMA)
+    if schema is not None and not message.is_reply:
+        check(schema, message.data, f"The message to {flow.name}")
+    caller = flow.caller_of(message)
+    with working_on(caller or message), at_work(flow.name, flow.get_instance_id(), caller):
         if runs_async(flow):
             awaitable = flow.run(message)
         else:
@@ -61,19 +73,19 @@ def fail_turn(
 
 
 def describe(flow: Flow, error: BaseException, flow_endpoint: str = "") -> dict[str, Any]:
-    """Return the data of an error reply: which flow failed, with what, and where in its code."""
-    where = _where(error, type(flow).__module__.partition(".")[0])
-    name = type(error).__name__
-    text = f"{flow.name}: {name}: {error}" + (f" ({where})" if where else "")
-    return {
-        "error": text,
-        "error_type": name,
-        "flow": flow.name,
-        "user_id": flow.port.user_id if flow.port is not None else "",
-        "flow_endpoint": flow_endpoint,
-        "flow_id": flow.get_instance_id(),
-        "where": where,
-    }
+    """Return the data of an error reply: which flow failed, with what, and where in its code.
+
+    What does not fit an interface is told by the value that does not, not by a place in the code.
+    """
+    unfit = isinstance(error, InvalidMessageError)
+    return failure_data(
+        error,
+        flow=flow.name,
+        user_id=flow.port.user_id if flow.port is not None else "",
+        flow_endpoint=flow_endpoint,
+        flow_id=flow.get_instance_id(),
+        where="" if unfit else _where(error, type(flow).__module__.partition(".")[0]),
+    )
 
 
 def _where(error: BaseException, package: str) -> str:

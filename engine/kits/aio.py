@@ -1,7 +1,6 @@
 """Small pieces for asyncio: a loop for callers that are not async, and tidy task endings."""
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
@@ -52,13 +51,19 @@ class Portal:
 
 
 async def cancel_and_wait(tasks: Iterable["asyncio.Task[Any]"]) -> None:
-    """Cancel `tasks` and wait until each has ended; their exceptions are dropped."""
+    """Cancel `tasks` and wait until each has ended; their exceptions are dropped.
+
+    A cancellation of the caller meanwhile is his own, and is raised: so the tasks are waited for,
+    never awaited, where theirs could not be told from his.
+    """
     pending = list(tasks)
     for task in pending:
         task.cancel()
+    if pending:
+        await asyncio.wait(pending)
     for task in pending:
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await task
+        if not task.cancelled():
+            task.exception()  # seen, so that nobody complains that it was not
 
 
 async def map_limited(

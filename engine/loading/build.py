@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.flows.schemas import expanded
 from engine.loading.document import Document
 from engine.loading.faults import Place
 from engine.loading.paths import Path as ValuePath
@@ -12,10 +13,13 @@ from engine.loading.paths import path_text
 from engine.loading.source import absolute
 from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL
 from engine.model.manifest import (
+    DEFAULT_MAILBOX_LIMIT,
+    AllowSpec,
     CoreSpec,
     FlowSpec,
     Manifest,
     MountSpec,
+    RetriesSpec,
     SubflowSpec,
     TlsSpec,
     UserSpec,
@@ -107,8 +111,24 @@ def _flow(spec: Value) -> FlowSpec:
         dispatch_point=spec.get("dispatch_point", DEFAULT_DISPATCH_POINT),
         config_overrides=spec.get("config_overrides", {}),
         subflows={key: _subflow(subflow) for key, subflow in spec.get("subflows", {}).items()},
-        allow=tuple(spec["allow"]) if "allow" in spec else None,
+        allow=_allow(spec.get("allow")),
+        retries=RetriesSpec(**spec.get("retries", {})),
+        mailbox_limit=int(spec.get("mailbox_limit", DEFAULT_MAILBOX_LIMIT)),
+        input_schema=_schema(spec, "input_schema"),
+        output_schema=_schema(spec, "output_schema"),
     )
+
+
+def _schema(spec: Value, name: str) -> Value | None:
+    return expanded(spec[name]) if name in spec else None
+
+
+def _allow(spec: Any) -> AllowSpec:
+    """Return who may do what: a list stands for both operations."""
+    if isinstance(spec, Mapping):
+        return AllowSpec(**{operation: tuple(users) for operation, users in spec.items()})
+    both = None if spec is None else tuple(spec)
+    return AllowSpec(both, both)
 
 
 def _subflow(spec: Value) -> SubflowSpec:

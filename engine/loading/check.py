@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from engine.loading.classes import ClassError, FlowClasses
+from engine.loading.classes import ClassError, FlowClasses, KnownClass
+from engine.loading.compositions import Compositions
 from engine.loading.document import Document
 from engine.loading.faults import Faults
 from engine.loading.paths import Path, path_text
@@ -44,16 +45,19 @@ class MeaningCheck:
         self._users = mapping(mapping(value).get("users"))
         self._check_core(mapping(value).get("core"))
         references = References(self._users, self._faults, self._suggestions, self._add)
+        compositions = Compositions(self._add, self._faults)
         for name, user in self._users.items():
             path: Path = ("users", name)
             self._check_user_name(name)
             self._check_dispatch_points(path, mapping(user))
             for endpoint, flow in mapping(mapping(user).get("flows")).items():
-                self._check_flow((*path, "flows", endpoint), name, mapping(flow), references)
+                flow_path = (*path, "flows", endpoint)
+                self._check_flow(flow_path, name, mapping(flow), references, compositions)
             for mount_name, mount in mapping(mapping(user).get("mounts")).items():
                 mount_path = (*path, "mounts", mount_name)
                 references.check_mount(mount_path, name, mapping(mount))
         references.check_cycles()
+        compositions.check_fits()
 
     def _add(self, path: Path, message: str, hint: str = "", *, at_key: bool = False) -> None:
         if self._faults.spoiled(path):
@@ -141,22 +145,30 @@ class MeaningCheck:
     # --- flows --------------------------------------------------------------------------------
 
     def _check_flow(
-        self, path: Path, user: str, flow: Mapping[str, Any], references: References
+        self,
+        path: Path,
+        user: str,
+        flow: Mapping[str, Any],
+        references: References,
+        compositions: Compositions,
     ) -> None:
         self._check_allow((*path, "allow"), flow.get("allow"))
         class_path = (*path, "flow_class_name")
         name = flow.get("flow_class_name")
+        known: KnownClass | None = None
         declared: Mapping[str, Any] | None = None
         if isinstance(name, str) and not self._faults.spoiled(class_path):
             try:
-                declared = self._classes.subflows(name)
+                known = self._classes.known(name)
             except ClassError as error:
                 self._add(class_path, error.message, error.hint)
         subflows = mapping(flow.get("subflows"))
-        if declared is not None:
+        if known is not None:
             overridden = mapping(mapping(flow.get("config_overrides")).get("subflows_config"))
-            declared = {**declared, **_overlaid(declared, overridden)}
-            self._check_subflow_keys(path, str(name), subflows, declared)
+            declared = {**known.subflows, **_overlaid(known.subflows, overridden)}
+            if not known.open_subflows:
+                self._check_subflow_keys(path, str(name), subflows, declared)
+            compositions.add_flow(path, Endpoint(user, str(path[-1])), flow, known)
         references.add_flow(path, Endpoint(user, str(path[-1])), subflows, declared)
 
     def _check_subflow_keys(
@@ -175,6 +187,8 @@ class MeaningCheck:
             self._add((*path, "subflows", key), message, hint, at_key=True)
 
     def _check_allow(self, path: Path, allow: Any) -> None:
+        for operation, users in mapping(allow).items():
+            self._check_allow((*path, operation), users)
         for index, name in enumerate(allow if isinstance(allow, list) else ()):
             if not isinstance(name, str) or name == ANYBODY or name in self._users:
                 continue

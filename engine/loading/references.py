@@ -1,6 +1,6 @@
 """Who uses which flow endpoint of whom: whether each is served, may be used, and ends somewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -177,13 +177,13 @@ class References:
         if server == use.client:
             return
         path, at_key = use.place("user_id")
-        allow = flow.get("allow")
         allow_path: Path = ("users", server, "flows", name, "allow")
-        refused = isinstance(allow, list) and not {use.client, "any"} & {str(who) for who in allow}
-        if refused and not self._faults.doubtful(allow_path):
-            message = f"{_of(use)}{server} does not allow {use.client} to use {name}."
-            hint = f"Add {use.client} to {path_text(allow_path)}."
-            self._add(path, message, hint, at_key=at_key)
+        for users, users_path in _allowed(flow.get("allow"), allow_path):
+            refused = not {use.client, "any"} & {str(who) for who in users}
+            if refused and not self._faults.doubtful(allow_path, users_path):
+                message = f"{_of(use)}{server} does not allow {use.client} to use {name}."
+                hint = f"Add {use.client} to {path_text(users_path)}."
+                self._add(path, message, hint, at_key=at_key)
         for user in (use.client, server):
             workers = mapping(mapping(self._users.get(user)).get("workers"))
             if workers.get("get_instance", 1) == 0:
@@ -223,6 +223,15 @@ class References:
         members = [*way[way.index(target) :], target]
         message = f"Subflows go round in a circle: {' -> '.join(map(str, members))}."
         self._add(path, message, "Let one of them use another flow.", at_key=at_key)
+
+
+def _allowed(allow: Any, path: Path) -> Iterator[tuple[list[Any], Path]]:
+    """Yield each list of users in `allow`, and where it stands."""
+    if isinstance(allow, list):
+        yield allow, path
+    for operation, users in mapping(allow).items():
+        if isinstance(users, list):
+            yield users, (*path, operation)
 
 
 def _of(use: _Use) -> str:

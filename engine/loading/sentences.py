@@ -14,6 +14,7 @@ _EXPECTED = {
     "array": "a list",
     "string": "text",
     "integer": "a whole number",
+    "number": "a number",
     "boolean": "true or false",
 }
 _VERSION = "apiVersion"
@@ -158,7 +159,7 @@ class SchemaCheck:
             if required:
                 return message, f"It needs at least: {', '.join(required)}."
             return message, "Write {} after it if nothing is meant, or remove it."
-        if kinds == ["array"]:
+        if "array" in kinds:
             return "Nothing is written below this key.", "Write [] after it if nothing is meant."
         return f"Nothing is written here; expected {expected}.", "Write it, or remove the key."
 
@@ -180,7 +181,7 @@ class SchemaCheck:
         if isinstance(value, bool | int | float) and "string" in kinds:
             shown = str(value).lower() if isinstance(value, bool) else str(value)
             return f'Put it in quotes: "{shown}".'
-        if isinstance(value, str | int | float) and kinds == ["array"]:
+        if isinstance(value, str | int | float) and "array" in kinds:
             return f"Write [{self._shown(path, value)}]."
         return ""
 

@@ -9,10 +9,13 @@ EngineError
 │   ├── AlreadyExistsError         an entry or endpoint is there already
 │   ├── AccessDeniedError          the caller may not
 │   ├── FlowInstanceException      an instance could not be had (aiflows' name)
-│   └── FlowFailedError            the flow answered with an error reply
+│   ├── InvalidMessageError        a message does not fit the interface; names the value
+│   ├── FlowFailedError            the flow answered with an error reply
+│   └── CallCancelledError         the caller gave the call up before it was answered
 └── TransientError                 may work when tried again
     ├── CoreUnavailableError       the core or its queue does not answer
     ├── DeadlineExceededError      no answer in time
+    ├── BusyError                  the instance has too many messages; says when to try again
     ├── EngineNotRunningError      no background engine answers in this ENGINE_HOME
     ├── LockHeldError              somebody else is at it; names the holder
     └── AppliedInPartError         some steps of a plan failed; names them
@@ -21,6 +24,8 @@ EngineError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+_STEPS_KEPT = 64
 
 
 class EngineError(Exception):
@@ -100,12 +105,37 @@ class FlowInstanceException(PermanentError):  # noqa: N818 - the name that aiflo
         self.reason = message
 
 
-class FlowFailedError(PermanentError):
-    """A flow answered with an error reply; `details` is the reply's data as plain JSON data."""
+class InvalidMessageError(PermanentError):
+    """A message, or an answer, does not fit the flow's interface; `data_path` is what does not."""
 
-    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, message: str, data_path: str = "") -> None:
+        super().__init__(message)
+        self.data_path = data_path
+
+
+class FlowFailedError(PermanentError):
+    """A flow answered with an error reply; `details` is the reply's data as plain JSON data.
+
+    `step` is what the asking flow calls it: the key of the subflow, or the name of the step.
+    """
+
+    def __init__(
+        self, message: str, details: Mapping[str, Any] | None = None, step: str = ""
+    ) -> None:
         super().__init__(message)
         self.details = dict(details or {})
+        self.step = step
+
+    @property
+    def step_path(self) -> list[str]:
+        """Return `step`, followed by the steps below it that `details` tells of."""
+        below = self.details.get("step_path")
+        steps = [step for step in below if isinstance(step, str)] if type(below) is list else []
+        return [self.step, *steps[:_STEPS_KEPT]] if self.step else steps[:_STEPS_KEPT]
+
+
+class CallCancelledError(PermanentError):
+    """The caller gave the call up; it, and what it asked of others, is not gone on with."""
 
 
 class CoreUnavailableError(TransientError):
@@ -114,6 +144,14 @@ class CoreUnavailableError(TransientError):
 
 class DeadlineExceededError(TransientError):
     """No answer came in time."""
+
+
+class BusyError(TransientError):
+    """The instance's mailbox is full; it may be tried again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
 
 
 class EngineNotRunningError(TransientError):

@@ -11,6 +11,7 @@ from typing import Any
 from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL
 
 JsonObject = Mapping[str, Any]
+DEFAULT_MAILBOX_LIMIT = 10_000
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,34 @@ class SubflowSpec:
 
 
 @dataclass(frozen=True)
+class AllowSpec:
+    """Who may use a flow: get instances of it, and send messages to them.
+
+    Each has user names, hex ids or `any`; None stands for the users of the manifest.
+    """
+
+    get_instance: tuple[str, ...] | None = None
+    send: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class RetriesSpec:
+    """How often a message is tried in all, and the seconds before the second attempt.
+
+    Each wait is twice as long as the one before, at most a minute.
+    """
+
+    attempts: int = 1
+    backoff: float = 1.0
+
+
+@dataclass(frozen=True)
 class FlowSpec:
-    """A flow that a user serves at an endpoint. `allow` has user names, hex ids or `any`."""
+    """A flow that a user serves at an endpoint.
+
+    `mailbox_limit` is how many messages one instance may have that are not finished. `input_schema`
+    and `output_schema` are JSON Schemas; None leaves what the class says.
+    """
 
     flow_class_name: str
     singleton: bool = False
@@ -57,7 +84,11 @@ class FlowSpec:
     dispatch_point: str = DEFAULT_DISPATCH_POINT
     config_overrides: JsonObject = field(default_factory=dict)
     subflows: Mapping[str, SubflowSpec] = field(default_factory=dict)
-    allow: tuple[str, ...] | None = None
+    allow: AllowSpec = AllowSpec()
+    retries: RetriesSpec = RetriesSpec()
+    mailbox_limit: int = DEFAULT_MAILBOX_LIMIT
+    input_schema: JsonObject | None = None
+    output_schema: JsonObject | None = None
 
 
 @dataclass(frozen=True)

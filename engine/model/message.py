@@ -2,7 +2,7 @@
 
 The JSON has the fields of aiflows 1.1.1 in its order, no more: its readers refuse unknown fields.
 Whatever we add travels inside `reply_data`: `deadline` (Unix seconds, float), `status`
-("ok" or "error").
+("ok" or "error"), and `to`, the hex id of the one user whose reply in storage is taken.
 """
 
 import copy
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.model.errors import FlowFailedError, UsageError
+from engine.model.errors import AccessDeniedError, BusyError, FlowFailedError, UsageError
 from engine.model.ids import new_id
 
 NO_REPLY = {"mode": "no_reply"}
@@ -137,9 +137,19 @@ class FlowMessage:
         return self.reply_data.get("status") == "error"
 
     def raise_for_error(self) -> "FlowMessage":
-        """Return the message itself, or raise FlowFailedError when it is an error reply."""
-        if self.failed:
-            error = self.data.get("error")
-            text = error if isinstance(error, str) else str(error)
-            raise FlowFailedError(text, self.data)
-        return self
+        """Return the message itself, or raise what an error reply tells of.
+
+        That is BusyError or AccessDeniedError when the message was refused at the door, and
+        FlowFailedError else.
+        """
+        if not self.failed:
+            return self
+        error = self.data.get("error")
+        text = error if isinstance(error, str) else str(error)
+        refused = self.data.get("error_type") if self.data.get("refused") is True else ""
+        if refused == BusyError.__name__:
+            retry_after = self.data.get("retry_after")
+            raise BusyError(text, retry_after if isinstance(retry_after, int | float) else 1.0)
+        if refused == AccessDeniedError.__name__:
+            raise AccessDeniedError(text)
+        raise FlowFailedError(text, self.data)

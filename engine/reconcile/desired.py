@@ -6,7 +6,7 @@ from typing import Any
 from engine.kits.digest import digest
 from engine.model.ids import LOCAL
 from engine.model.manifest import FlowSpec, Manifest, UserSpec
-from engine.reconcile.records import ANYBODY, Subflow
+from engine.reconcile.records import ANYBODY, Allow, Subflow
 from engine.reconcile.state import (
     Desired,
     DesiredFlow,
@@ -49,7 +49,14 @@ def desired(manifest: Manifest, subflows_of: SubflowsOf, code_digest: CodeDigest
                     dispatch_point=flow.dispatch_point,
                     config_overrides=flow.config_overrides,
                     subflows=_subflows(manifest, name, flow, subflows_of),
-                    allow=_allow(manifest, flow, everybody),
+                    allow=Allow(
+                        _allowed(manifest, flow.allow.get_instance, everybody),
+                        _allowed(manifest, flow.allow.send, everybody),
+                    ),
+                    retries=flow.retries,
+                    mailbox_limit=flow.mailbox_limit,
+                    input_schema=flow.input_schema,
+                    output_schema=flow.output_schema,
                 )
             )
         for mount_name, mount in user.mounts.items():
@@ -122,13 +129,12 @@ def _subflows(
     return found
 
 
-def _allow(manifest: Manifest, flow: FlowSpec, everybody: tuple[str, ...]) -> tuple[str, ...]:
-    if flow.allow is None:
+def _allowed(
+    manifest: Manifest, names: tuple[str, ...] | None, everybody: tuple[str, ...]
+) -> tuple[str, ...]:
+    if names is None:
         return everybody
-    if ANYBODY in flow.allow:
+    if ANYBODY in names:
         return (ANYBODY,)
-    return tuple(
-        sorted(
-            _reference(manifest, name) if name in manifest.users else name for name in flow.allow
-        )
-    )
+    known = manifest.users
+    return tuple(sorted(_reference(manifest, name) if name in known else name for name in names))

@@ -67,8 +67,12 @@ def _mount(
     want = resolver.mount_record(mount, there.record.flow_id)
     changed = differences(there.record.values(), want.values())
     if changed:
-        cause = "; ".join(f"{name}: {change}" for name, change in changed.items())
-        return step(_action(changed, there.record, mount, resolver), cause, changed)
+        own = there.record.user_id == resolver.user_id(mount.user)
+        anew = _must_be_replaced(changed, there.record, want, own=own)
+        if "tree" in changed:
+            changed["tree"] = _other_tree(there.record, want)
+        cause = "; ".join(changed.values())
+        return step("replace" if anew else "update", cause, changed)
     if there.live is False:
         return step("replace", "its instance, or that of a subflow, is gone")
     if there.record.manifest == RELEASED:
@@ -78,13 +82,34 @@ def _mount(
     return None
 
 
-def _action(
-    changed: Collection[str], record: MountRecord, mount: DesiredMount, resolver: Resolver
-) -> str:
-    """An instance that another user serves cannot be reconfigured, only got anew."""
-    own = record.user_id == resolver.user_id(mount.user)
-    replace = any(MOUNT_FIELDS[name] is Effect.REPLACE for name in changed)
-    return "update" if own and not replace else "replace"
+def _must_be_replaced(
+    changed: Collection[str], record: MountRecord, want: MountRecord, *, own: bool
+) -> bool:
+    """An instance that another user serves cannot be given overrides, only got anew with them."""
+    effects = {MOUNT_FIELDS[name] for name in changed if name != "tree"}
+    if _other_classes(record, want):
+        effects.add(MOUNT_FIELDS["tree"])
+    return Effect.REPLACE in effects or (Effect.RECONFIGURE in effects and not own)
+
+
+def _other_tree(record: MountRecord, want: MountRecord) -> str:
+    changed = _other_classes(record, want)
+    if changed:
+        return f"{', '.join(changed)} is another class than before"
+    return "its flow has other subflows"
+
+
+def _other_classes(record: MountRecord, want: MountRecord) -> list[str]:
+    """Return the endpoints in both trees whose class is another one.
+
+    What is in one tree only is a subflow that was put in another's place: the instance goes on,
+    and gets an instance of it when its flow is reconfigured.
+    """
+    return sorted(
+        address.partition("/")[2]
+        for address in record.tree.keys() & want.tree.keys()
+        if record.tree[address] != want.tree[address]
+    )
 
 
 def _waits(mount: DesiredMount, resolver: Resolver) -> tuple[str, ...]:

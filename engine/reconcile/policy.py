@@ -15,8 +15,12 @@ class Effect(StrEnum):
 
 FLOW_FIELDS = {
     "allow": Effect.IN_PLACE,
+    "retries": Effect.IN_PLACE,
+    "mailbox_limit": Effect.IN_PLACE,
     "config_overrides": Effect.RECONFIGURE,
     "subflows": Effect.RECONFIGURE,
+    "input_schema": Effect.RECONFIGURE,
+    "output_schema": Effect.RECONFIGURE,
     "parallel_dispatch": Effect.REWRITE,
     "dispatch_point": Effect.REWRITE,
     "singleton": Effect.REWRITE,
@@ -29,16 +33,32 @@ MOUNT_FIELDS = {
     "config_overrides": Effect.RECONFIGURE,
     "initial_state": Effect.NEW_ONLY,
 }
-_SAID = {"tree": "the class of a flow that it reaches"}
+_SAID = {"tree": "the class of a flow that the mount reaches"}
+_NOTES = {
+    ("mounts", "config_overrides"): "; if another user serves the flow: replaced",
+}
+_BEFORE = (
+    ("`name`", "refused: take the manifest down under its old name first"),
+    ("`core`", "all is made on the new core; what stands on the old one stays there"),
+    ("a user is removed", "its flows, mounts and workers are removed; identity and data stay"),
+    ("`users.*.user_id`", "what refers to the user changes, as its own field says below"),
+    ("`users.*.jwt`, `jwt_file`", "read when the engine connects the user: after its restart"),
+    ("`users.*.workers`", "processes are added or drained, the others not touched"),
+)
+_AFTER = (
+    ("a flow or mount is removed", "deleted with its instances, mounts first"),
+    ("a plugin's code or version", "the workers that run its flows are rolled, one by one"),
+    ("a variable of `${oc.env:…}`", "the workers of the manifest's flows are rolled, one by one"),
+)
 
 
 def docs_table() -> str:
-    """Return the table as Markdown."""
-    rows = ["| changed field | what it does |", "|---|---|"]
-    rows.append("| `users.*.workers` | processes are added or drained, the others not touched |")
+    """Return the table in docs/manifest.md, as Markdown."""
+    rows = ["| what changes | what the engine does |", "|---|---|"]
+    rows += [f"| {field} | {effect} |" for field, effect in _BEFORE]
     for owner, fields in (("flows", FLOW_FIELDS), ("mounts", MOUNT_FIELDS)):
         for name, effect in fields.items():
             said = _SAID.get(name, f"`users.*.{owner}.*.{name}`")
-            rows.append(f"| {said} | {effect.value} |")
-    rows.append("| a plugin's code or version | its workers are restarted, one by one |")
+            rows.append(f"| {said} | {effect.value}{_NOTES.get((owner, name), '')} |")
+    rows += [f"| {field} | {effect} |" for field, effect in _AFTER]
     return "\n".join(rows) + "\n"

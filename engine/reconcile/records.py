@@ -5,16 +5,17 @@ names of users into ids. A name that maps to another id later is therefore a cha
 an id yet stays a name, and differs from every id.
 
 Stored as JSON: `engine:flows:<endpoint>` in the server's storage (`engine.serving` reads
-`config_overrides`, `subflows` and `allow` from it) and `engine:mounts:<name>` in the client's.
+everything below `manifest` from it) and `engine:mounts:<name>` in the client's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.kits.digest import digest
+from engine.model.manifest import DEFAULT_MAILBOX_LIMIT, RetriesSpec
 
 if TYPE_CHECKING:  # state.py holds records; here its types are only named
     from engine.reconcile.state import Desired, DesiredFlow, DesiredMount
@@ -45,6 +46,25 @@ class Subflow:
 
 
 @dataclass(frozen=True)
+class Allow:
+    """Who may get instances, and who may send: sorted references to users, or `("any",)`."""
+
+    get_instance: tuple[str, ...] = ()
+    send: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+        return {"get_instance": list(self.get_instance), "send": list(self.send)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Allow:
+        """Return it from JSON data; a list, as in older records, stands for both."""
+        if isinstance(value, Mapping):
+            return cls(tuple(value["get_instance"]), tuple(value["send"]))
+        return cls(tuple(value), tuple(value))
+
+
+@dataclass(frozen=True)
 class FlowRecord:
     """What the engine wrote for an endpoint, and for which manifest."""
 
@@ -55,7 +75,11 @@ class FlowRecord:
     dispatch_point: str
     config_overrides: JsonObject = field(default_factory=dict)
     subflows: Mapping[str, Subflow] = field(default_factory=dict)
-    allow: tuple[str, ...] = ()
+    allow: Allow = field(default_factory=Allow)
+    retries: RetriesSpec = field(default_factory=RetriesSpec)
+    mailbox_limit: int = DEFAULT_MAILBOX_LIMIT
+    input_schema: JsonObject | None = None
+    output_schema: JsonObject | None = None
 
     def values(self) -> dict[str, Any]:
         """Return all fields but the owner as JSON data, by name: what is compared."""
@@ -66,7 +90,11 @@ class FlowRecord:
             "dispatch_point": self.dispatch_point,
             "config_overrides": dict(self.config_overrides),
             "subflows": {key: subflow.to_json() for key, subflow in self.subflows.items()},
-            "allow": list(self.allow),
+            "allow": self.allow.to_json(),
+            "retries": asdict(self.retries),
+            "mailbox_limit": self.mailbox_limit,
+            "input_schema": self.input_schema,
+            "output_schema": self.output_schema,
         }
 
     @property
@@ -93,7 +121,11 @@ class FlowRecord:
                 subflows={
                     key: Subflow(**subflow) for key, subflow in dict(value["subflows"]).items()
                 },
-                allow=tuple(value["allow"]),
+                allow=Allow.from_json(value["allow"]),
+                retries=RetriesSpec(**value.get("retries", {})),
+                mailbox_limit=int(value.get("mailbox_limit", DEFAULT_MAILBOX_LIMIT)),
+                input_schema=value.get("input_schema"),
+                output_schema=value.get("output_schema"),
             )
         except (KeyError, TypeError, ValueError):
             return None
@@ -190,8 +222,15 @@ class Resolver:
                 )
                 for key, subflow in flow.subflows.items()
             },
-            allow=tuple(sorted(self.user_id(user) for user in flow.allow)),
+            allow=Allow(self._ids(flow.allow.get_instance), self._ids(flow.allow.send)),
+            retries=flow.retries,
+            mailbox_limit=flow.mailbox_limit,
+            input_schema=flow.input_schema,
+            output_schema=flow.output_schema,
         )
+
+    def _ids(self, users: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(self.user_id(user) for user in users))
 
     def mount_record(self, mount: DesiredMount, flow_id: str) -> MountRecord:
         """Return what is stored once `mount` is made as wanted, as the instance `flow_id`."""

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from engine.model.manifest import DEFAULT_MAILBOX_LIMIT, RetriesSpec
 from engine.model.status import State
-from engine.reconcile.records import FlowRecord, MountRecord, Subflow
+from engine.reconcile.records import Allow, FlowRecord, MountRecord, Subflow
 
 JsonObject = Mapping[str, Any]
 WorkerKind = Literal["dispatch", "get_instance"]
@@ -65,7 +66,7 @@ class DesiredFlow:
     """A flow that `user` serves at `endpoint`, with every default filled in.
 
     `subflows` has an entry for each subflow that somebody serves, the class's own defaults
-    included. `allow` has sorted user names and hex ids, or is `("any",)`.
+    included. `allow` has user names and hex ids, or is `("any",)`, for each operation.
     """
 
     user: str
@@ -76,7 +77,11 @@ class DesiredFlow:
     dispatch_point: str
     config_overrides: JsonObject = field(default_factory=dict)
     subflows: Mapping[str, Subflow] = field(default_factory=dict)
-    allow: tuple[str, ...] = ()
+    allow: Allow = field(default_factory=Allow)
+    retries: RetriesSpec = field(default_factory=RetriesSpec)
+    mailbox_limit: int = DEFAULT_MAILBOX_LIMIT
+    input_schema: JsonObject | None = None
+    output_schema: JsonObject | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,7 @@ class Observed:
 
     `users` has the identities on this machine by name; users that are foreign need not be in it.
     With `core_ready` False the core does not answer, and the rest is what could be seen without it.
+    `unseen` names the users whose storage could not be read, though something may stand in it.
     """
 
     core_ready: bool
@@ -195,6 +201,7 @@ class Observed:
     workers: tuple[ObservedWorker, ...] = ()
     flows: tuple[ObservedFlow, ...] = ()
     mounts: tuple[ObservedMount, ...] = ()
+    unseen: frozenset[str] = frozenset()
 
     @property
     def user_ids(self) -> Mapping[str, str]:

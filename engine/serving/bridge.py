@@ -41,6 +41,18 @@ class CoLinkLike(Protocol):
     _identity: Any
 
 
+class Loop(Protocol):
+    """An event loop in another thread."""
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run `coroutine` on the loop and return its result; blocks the calling thread."""
+        ...
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Run `coroutine` on the loop without waiting for it."""
+        ...
+
+
 class Bridge:
     """A loop in a daemon thread, the connections made on it, and the installed flow classes."""
 
@@ -135,7 +147,7 @@ def bridge() -> Bridge:
 class BridgePort:
     """A FlowPort for proxies outside of a turn: everything is sent at once."""
 
-    def __init__(self, bridge: Bridge, client: Client, answers: Answers) -> None:
+    def __init__(self, bridge: Loop, client: Client, answers: Answers) -> None:
         self._bridge = bridge
         self._client = client
         self._answers = answers
@@ -175,6 +187,14 @@ class BridgePort:
         """Do the same as `wait` without blocking the caller's event loop."""
         waiting = self._bridge.start(self._answers.wait(response_key, timeout))
         return await asyncio.wrap_future(waiting)
+
+    def cancel(self, response_key: str) -> None:
+        """Give up a question; its receiver is told in the background."""
+
+        async def cancel() -> None:
+            self._answers.cancel(response_key)
+
+        self._bridge.run(cancel())
 
     def try_read(self, response_key: str) -> FlowMessage | None:
         """Return the answer if it is there, else None."""

@@ -12,7 +12,7 @@ from engine.flows.config import Config, merge
 from engine.model.errors import UsageError
 from engine.model.ids import LOCAL
 from engine.model.secrets import contains_wrapper, is_wrapper
-from engine.serving.endpoints import EndpointRecord
+from engine.serving.endpoints import SCHEMAS, EndpointRecord
 
 PROXY_TARGET = "aiflows.base_flows.AtomicFlow.instantiate_from_default_config"
 """What stock aiflows builds a subflow's stand-in from; data to us, in entries that it may read."""
@@ -84,7 +84,7 @@ def own_config(defaults: Config, record: EndpointRecord, own: Mapping[str, Any])
         )
         for key, subflow in record.subflows.items()
     }
-    config = merge(defaults, record.config_overrides)
+    config = {**merge(defaults, record.config_overrides), **record.schemas}
     if subflows:
         config = merge(config, {SUBFLOWS: subflows})
     return merge(config, {key: value for key, value in own.items() if key not in _IDENTITY})
@@ -101,8 +101,10 @@ def checked(asked: Mapping[str, Any], config: Config) -> Config:
     subflows = wanted.get(SUBFLOWS, {})
     if not isinstance(subflows, Mapping):
         raise UsageError(f"The override of {SUBFLOWS} is not an object.")
-    rest = {key: value for key, value in wanted.items() if key not in _ALWAYS}
+    rest = {key: value for key, value in wanted.items() if key not in (*_ALWAYS, *SCHEMAS)}
     refused = [*_refused(rest, config, ""), *_refused_subflows(subflows, config)]
+    # What the server lets in and out is his to say.
+    refused += [key for key in SCHEMAS if key in wanted and wanted[key] != config.get(key)]
     if refused:
         raise UsageError(f"Overrides cannot change {', '.join(sorted(refused))}.")
     return wanted
@@ -164,6 +166,12 @@ def subflow_requests(
 def subflows_of(config: Mapping[str, Any]) -> dict[str, Config]:
     """Return the configuration of each subflow, by its key; none for an atomic flow."""
     return dict(config.get(SUBFLOWS) or {})
+
+
+def servers_of(config: Any) -> frozenset[str]:
+    """Return the ids of the users who serve the subflows of an instance with this `config`."""
+    subflows = subflows_of(config).values() if isinstance(config, Mapping) else ()
+    return frozenset(str(subflow.get("user_id", LOCAL)) for subflow in subflows)
 
 
 def with_instances(config: Config, flow_ids: Mapping[str, str]) -> Config:

@@ -7,10 +7,14 @@ from typing import Any
 from engine.colink import keys
 from engine.colink.client import Client
 from engine.colink.payloads import integer_bytes, json_bytes, json_value
+from engine.flows.flow import INPUT_SCHEMA, OUTPUT_SCHEMA
 from engine.model.errors import UsageError
 from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL, is_flow_endpoint
+from engine.model.manifest import DEFAULT_MAILBOX_LIMIT, RetriesSpec
 
 ANYBODY = "any"
+_OPERATIONS = ("get_instance", "send")
+SCHEMAS = (INPUT_SCHEMA, OUTPUT_SCHEMA)
 _MOUNT_DEPTH = 6
 """Parts of the key of a mount's entry: flows, endpoint, mounts, client, flow id, field."""
 
@@ -20,12 +24,17 @@ class EndpointRecord:
     """What the engine adds to an endpoint's entries; an endpoint served by hand has none of it.
 
     `subflows` says who serves a subflow: key to `user_id`, `flow_endpoint`, `config_overrides`.
-    `allow` holds user ids or `any`; None stands for everybody.
+    `get_instance` and `send` hold the ids of who may do so, or `any`; None stands for everybody.
+    `schemas` has the endpoint's own `input_schema` and `output_schema`, where it has them.
     """
 
     config_overrides: Mapping[str, Any] = field(default_factory=dict)
     subflows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    allow: tuple[str, ...] | None = None
+    get_instance: tuple[str, ...] | None = None
+    send: tuple[str, ...] | None = None
+    retries: RetriesSpec = field(default_factory=RetriesSpec)
+    mailbox_limit: int = DEFAULT_MAILBOX_LIMIT
+    schemas: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def decode(cls, payload: bytes | None) -> "EndpointRecord":
@@ -34,15 +43,31 @@ class EndpointRecord:
         if not isinstance(value, dict):
             return cls()
         allow = value.get("allow")
+        operations = allow if isinstance(allow, dict) else dict.fromkeys(_OPERATIONS, allow)
         return cls(
             config_overrides=value.get("config_overrides") or {},
             subflows=value.get("subflows") or {},
-            allow=None if allow is None else tuple(allow),
+            retries=RetriesSpec(**(value.get("retries") or {})),
+            mailbox_limit=int(value.get("mailbox_limit") or DEFAULT_MAILBOX_LIMIT),
+            **{
+                operation: None if users is None else tuple(users)
+                for operation in _OPERATIONS
+                for users in (operations.get(operation),)
+            },
+            schemas={name: value[name] for name in SCHEMAS if value.get(name) is not None},
         )
 
-    def allows(self, user_id: str) -> bool:
-        """Tell whether somebody else, `user_id`, may get instances and send messages."""
-        return self.allow is None or ANYBODY in self.allow or user_id in self.allow
+    def may_get_instance(self, user_id: str) -> bool:
+        """Tell whether somebody else, `user_id`, may get instances."""
+        return _names(self.get_instance, user_id)
+
+    def may_send(self, user_id: str) -> bool:
+        """Tell whether somebody else, `user_id`, may send messages."""
+        return _names(self.send, user_id)
+
+
+def _names(users: tuple[str, ...] | None, user_id: str) -> bool:
+    return users is None or ANYBODY in users or user_id in users
 
 
 def decoded(payload: bytes | None) -> Any:

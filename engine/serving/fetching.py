@@ -146,7 +146,7 @@ def _check(served: Served, request: LocalRequest, own_user_id: str) -> None:
     if endpoint in request.above:
         raise UsageError(f"It needs itself: {' -> '.join((*request.above, endpoint))}.")
     stranger = user_id not in {LOCAL, own_user_id}
-    if request.must_be_allowed and stranger and not served.record.allows(user_id):
+    if request.must_be_allowed and stranger and not served.record.may_get_instance(user_id):
         raise AccessDeniedError(f"The user {user_id} is not allowed to use it.")
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.colink.client import Client
-from engine.model.errors import FlowInstanceException
+from engine.model.errors import AccessDeniedError, FlowInstanceException
 from engine.model.ids import LOCAL, derived_id
+from engine.serving.audit import Audit
 from engine.serving.configuration import FlowClasses, Wish
 from engine.serving.exchange import TIMEOUT, Requester, get_remote
 from engine.serving.fetching import LocalRequest, get_local
@@ -76,22 +77,32 @@ async def get_instance(
     return Instance(result, user_id, flow_endpoint)
 
 
-async def answer_calls(requester: Requester, client_user_id: str, calls: Any) -> dict[str, Any]:
+async def answer_calls(
+    requester: Requester, client_user_id: str, calls: Any, audit: Audit | None = None
+) -> dict[str, Any]:
     """Return the results for what another user asked of us in a task (§9.4, receiver).
 
     Whatever is wrong with one call is told in its result and does not touch the others. The same
-    task answered again gives the same instances.
+    task answered again gives the same instances. `audit` is told of what is not allowed.
     """
+    audit = audit or Audit()
     results: dict[str, Any] = {}
     for call in calls if isinstance(calls, list) else []:
         if isinstance(call, list) and len(call) == 3 and isinstance(call[0], str):
             key, flow_endpoint, overrides = call
-            results[key] = await _answer(requester, client_user_id, key, flow_endpoint, overrides)
+            results[key] = await _answer(
+                requester, client_user_id, key, flow_endpoint, overrides, audit
+            )
     return results
 
 
 async def _answer(
-    requester: Requester, client_user_id: str, key: str, flow_endpoint: Any, overrides: Any
+    requester: Requester,
+    client_user_id: str,
+    key: str,
+    flow_endpoint: Any,
+    overrides: Any,
+    audit: Audit,
 ) -> dict[str, Any]:
     request = LocalRequest(
         client_user_id,
@@ -102,5 +113,8 @@ async def _answer(
     try:
         flow_id = await get_local(requester, request)
     except FlowInstanceException as error:
+        if isinstance(error.__cause__, AccessDeniedError):
+            own = requester.client.user_id
+            audit.refused(own, client_user_id, error.__cause__, request.flow_endpoint)
         return {"flow_id": "", "successful": False, "message": error.reason}
     return {"flow_id": flow_id, "successful": True, "message": FETCHED}

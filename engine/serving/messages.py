@@ -5,16 +5,22 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from engine.colink import keys
 from engine.colink.client import Client
 from engine.colink.waiting import Expectation
 from engine.kits.aio import cancel_and_wait
-from engine.model.errors import DeadlineExceededError
+from engine.model.errors import (
+    CallCancelledError,
+    DeadlineExceededError,
+    EngineError,
+    TransientError,
+)
 from engine.model.ids import new_id
 from engine.model.message import DEFAULT_TIMEOUT, FlowMessage
-from engine.serving.outgoing import PROTOCOL, Outgoing, pushed, replied
+from engine.serving.outgoing import PROTOCOL, Outgoing, cancelling, pushed, replied
 
 _PATIENCE = 1.0
 """Seconds without an answer after which it is looked at whether the task was refused."""
@@ -57,24 +63,34 @@ async def bring(client: Client, outgoing: Outgoing, parent_task: str = "") -> st
     return await client.run_task(PROTOCOL, param, participants, True, parent_task=parent_task)
 
 
-async def bring_all(client: Client, outbox: Iterable[Outgoing], parent_task: str = "") -> None:
+async def bring_all(
+    client: Client, outbox: Iterable[Outgoing], parent_task: str = ""
+) -> list[tuple[Outgoing, EngineError]]:
     """Make the tasks of messages already written: to each instance in order, to several at once.
 
-    The first error is raised once all have ended.
+    Returns those that cannot be brought, and why. Raises CoreUnavailableError once all have ended,
+    when the core did not answer for one of them.
     """
     targets = defaultdict[tuple[str, str], list[Outgoing]](list)
     for outgoing in outbox:
         if outgoing.user_id:
             targets[outgoing.user_id, outgoing.flow_id].append(outgoing)
+    failed: list[tuple[Outgoing, EngineError]] = []
 
     async def in_order(queue: list[Outgoing]) -> None:
         for outgoing in queue:
-            await bring(client, outgoing, parent_task)
+            try:
+                await bring(client, outgoing, parent_task)
+            except TransientError:
+                raise
+            except EngineError as error:
+                failed.append((outgoing, error))
 
     results = await asyncio.gather(*map(in_order, targets.values()), return_exceptions=True)
     for result in results:
         if result is not None:
             raise result
+    return failed
 
 
 async def ask(
@@ -89,7 +105,8 @@ async def ask(
     """Send `data` to an instance and return the reply, which may be an error reply.
 
     The deadline, `timeout` seconds from now, travels with the message. Raises
-    DeadlineExceededError, and AccessDeniedError when the receiver refuses the message.
+    DeadlineExceededError, and AccessDeniedError when the receiver refuses the task. When it is
+    cancelled, so is what the receiver does for it.
     """
     message = FlowMessage(
         data=dict(data),
@@ -104,7 +121,16 @@ async def ask(
         user_id=client.user_id,
     )
     question = pushed(client.user_id, user_id, flow_id, message, new_id())
-    return FlowMessage.deserialize(await answer_to(client, question, timeout))
+    try:
+        return FlowMessage.deserialize(await answer_to(client, question, timeout))
+    except asyncio.CancelledError:
+        client.afterwards(give_up(client, question))
+        raise
+
+
+async def give_up(client: Client, question: Outgoing) -> None:
+    """Tell the receiver of `question` that nobody waits for its answer any more."""
+    await post(client, cancelling(client.user_id, question))
 
 
 async def answer_to(
@@ -168,24 +194,30 @@ class Answers:
         self._client = client
         self._parent_task = parent_task
         self._tasks: dict[str, asyncio.Task[bytes]] = {}
+        self._questions: dict[str, Outgoing] = {}
+        self._given_up: set[str] = set()
 
     def ask(self, question: Outgoing, timeout: float) -> None:
         """Send `question` now, in the background; what goes wrong is told by `wait`."""
         asking = answer_to(self._client, question, timeout, self._parent_task)
         task = asyncio.create_task(asking)
         task.add_done_callback(_seen)
-        self._tasks[keys.push_response(question.key)] = task
+        response_key = keys.push_response(question.key)
+        self._tasks[response_key] = task
+        self._questions[response_key] = replace(question, message=None)
 
     async def wait(self, response_key: str, timeout: float) -> FlowMessage:
         """Return an answer within `timeout` seconds; raises DeadlineExceededError.
 
         It is looked for in storage if the question was not asked here, or not to be answered so
-        late.
+        late. Raises CallCancelledError for a question that was given up.
         """
         deadline = time.monotonic() + timeout
         task = self._tasks.get(response_key)
         if task is not None:
             await asyncio.wait((task,), timeout=timeout)
+        if response_key in self._given_up:
+            raise CallCancelledError("The question was given up before it was answered.")
         if task is None or (task.done() and _is_overdue(task)):
             left = max(0.0, deadline - time.monotonic())
             payload = await self._client.wait_entry(response_key, left)
@@ -201,6 +233,20 @@ class Answers:
         if task is None or not task.done() or task.cancelled() or task.exception() is not None:
             return None
         return FlowMessage.deserialize(task.result())
+
+    def cancel(self, response_key: str) -> None:
+        """Give up a question that is not answered, and tell its receiver in the background."""
+        task = self._tasks.get(response_key)
+        if task is None or task.done():
+            return
+        self._given_up.add(response_key)
+        task.cancel()
+        self._client.afterwards(give_up(self._client, self._questions[response_key]))
+
+    def cancel_all(self) -> None:
+        """Give up all questions that are not answered."""
+        for response_key in self._tasks:
+            self.cancel(response_key)
 
     async def close(self) -> None:
         """Watch for nothing any more."""

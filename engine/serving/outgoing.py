@@ -5,12 +5,12 @@ protocol `coflows_push` brings it to the receiver. A reply to the own user in th
 only written.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.colink import keys
-from engine.colink.mailbox import STORAGE, encode_push
-from engine.model.ids import LOCAL, is_user_id
+from engine.colink.mailbox import CANCEL, STORAGE, encode_push
+from engine.model.ids import LOCAL, derived_id, is_user_id
 from engine.model.message import FlowMessage
 
 PROTOCOL = "coflows_push"
@@ -62,15 +62,30 @@ def pushed(
 ) -> Outgoing:
     """Return `message` to the instance `flow_id` of `user_id` (hex id or `local`).
 
-    With the same `message_id` again, the receiver takes it in once. Raises UsageError when the
-    message cannot be sent.
+    With the same `message_id` again, the receiver takes it in once. A message that wants its reply
+    in storage says from whom: nobody else's is taken. Raises UsageError when the message cannot be
+    sent.
     """
+    receiver = own_user_id if user_id == LOCAL else user_id
+    if message.reply_data.get("mode") == "storage" and not message.is_reply:
+        message = replace(message, reply_data={**message.reply_data, "to": receiver})
     return Outgoing(
         key=keys.push_message(message_id),
         message=message.serialize().decode(),
-        user_id=own_user_id if user_id == LOCAL else user_id,
+        user_id=receiver,
         flow_id=flow_id,
     )
+
+
+def cancelling(own_user_id: str, question: Outgoing) -> Outgoing:
+    """Return the message by which the one in `question` is given up."""
+    message = FlowMessage(
+        data={"message_key": question.key, "flow_id": question.flow_id},
+        src_flow="engine",
+        user_id=own_user_id,
+    )
+    message_id = derived_id(question.key, "cancel")
+    return pushed(own_user_id, question.user_id, CANCEL, message, message_id)
 
 
 def replied(own_user_id: str, message: FlowMessage, message_id: str) -> Outgoing | None:

@@ -32,7 +32,8 @@ class RecordingPort:
     """Notes what a flow sends and delivers nothing: a test decides what happens next.
 
     `pushed` and `asked` (messages with a future) hold `(user_id, flow_id, message)`; `replies` the
-    replies. `answers` maps response keys to answers that `wait` and `try_read` shall find.
+    replies. `answers` maps response keys to answers that `wait` and `try_read` shall find;
+    `cancelled` has the response keys of questions that were given up.
     """
 
     user_id: str = USER_ID
@@ -40,6 +41,7 @@ class RecordingPort:
     asked: list[tuple[str, str, FlowMessage]] = field(default_factory=list)
     replies: list[FlowMessage] = field(default_factory=list)
     answers: dict[str, FlowMessage] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
 
     def push(self, user_id: str, flow_id: str, message: FlowMessage) -> str:
         """Note the message."""
@@ -65,6 +67,10 @@ class RecordingPort:
     async def wait_async(self, response_key: str, timeout: float) -> FlowMessage:
         """Do the same as `wait`."""
         return self.wait(response_key, timeout)
+
+    def cancel(self, response_key: str) -> None:
+        """Note that the question was given up."""
+        self.cancelled.append(response_key)
 
     def try_read(self, response_key: str) -> FlowMessage | None:
         """Return the answer from `answers`, or None."""
@@ -201,6 +207,9 @@ class LocalPort:
     async def wait_async(self, response_key: str, timeout: float) -> FlowMessage:
         """Do the same as `wait` without blocking the event loop."""
         return await asyncio.to_thread(self.wait, response_key, timeout)
+
+    def cancel(self, response_key: str) -> None:
+        """Give up nothing: what was asked is under way at once, and its answer is not looked at."""
 
     def try_read(self, response_key: str) -> FlowMessage | None:
         """Return the answer if it is there, else None."""

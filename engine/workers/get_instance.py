@@ -17,6 +17,7 @@ from engine.colink.operator import Operator, TaskContext
 from engine.colink.payloads import json_bytes
 from engine.model.errors import AlreadyExistsError, DeadlineExceededError, EngineError
 from engine.serving import instances
+from engine.serving.audit import Audit
 from engine.serving.configuration import FlowClasses
 from engine.serving.endpoints import decoded
 from engine.serving.exchange import (
@@ -39,6 +40,7 @@ async def run_get_instance_worker(
     *,
     concurrency: int = 1,
     ready: asyncio.Event | None = None,
+    audit: Audit | None = None,
 ) -> None:
     """Serve requests for instances, `concurrency` at once, until cancelled.
 
@@ -47,7 +49,7 @@ async def run_get_instance_worker(
     """
 
     async def answer(context: TaskContext) -> None:
-        await _answer(context, catalog)
+        await _answer(context, catalog, audit)
 
     handlers = {f"{PROTOCOL}:initiator": _distribute, f"{PROTOCOL}:receiver": answer}
     operator = Operator(client, handlers, concurrency=concurrency, name="get_instance")
@@ -98,7 +100,7 @@ def _no_answer(calls: Any, message: str) -> dict[str, Any]:
     }
 
 
-async def _answer(context: TaskContext, catalog: FlowClasses) -> None:
+async def _answer(context: TaskContext, catalog: FlowClasses, audit: Audit | None) -> None:
     """Receiver: get the instances that the initiator asks for, and tell him their ids."""
     client, initiator = context.client, context.participants[0][0]
     async with context.slot_released():
@@ -117,7 +119,7 @@ async def _answer(context: TaskContext, catalog: FlowClasses) -> None:
         parent_task=context.task_id,
         waiting=context.slot_released,
     )
-    results = await instances.answer_calls(requester, initiator, decoded(payload))
+    results = await instances.answer_calls(requester, initiator, decoded(payload), audit)
     await client.send_variable(context.task_id, RESULTS_VARIABLE, json_bytes(results), initiator)
 
 

@@ -12,6 +12,7 @@ from engine.colink.client import Client, Connections
 from engine.flows.catalog import DescribedCatalog
 from engine.kits.aio import cancel_and_wait
 from engine.kits.backoff import Backoff
+from engine.serving.audit import Audit
 from engine.workers.get_instance import run_get_instance_worker
 from engine.workers.orders import OperatorsOrders, OperatorUser
 from engine.workers.scheduler import run_scheduler
@@ -22,12 +23,14 @@ log = logging.getLogger(__name__)
 class Operators:
     """Runs what the newest orders say: starts, stops and restarts operators user by user.
 
-    `tell` is called with `{"state": "ready", "users": [names]}` whenever that list changes.
+    `tell` is called with `{"state": "ready", "users": [names]}` whenever that list changes, and
+    with what `Audit` tells of refused attempts.
     """
 
     def __init__(self, connections: Connections, tell: Callable[[Mapping[str, Any]], None]) -> None:
         self._connections = connections
         self._tell = tell
+        self._audit = Audit(tell)
         self._running: dict[str, tuple[OperatorUser, asyncio.Task[None]]] = {}
         self._ready: set[str] = set()
         self._catalog = DescribedCatalog()
@@ -94,11 +97,15 @@ class Operators:
 
     async def _get_instance(self, client: Client, user: OperatorUser, ready: asyncio.Event) -> None:
         await run_get_instance_worker(
-            client, self._catalog, concurrency=user.get_instance, ready=ready
+            client,
+            self._catalog,
+            concurrency=user.get_instance,
+            ready=ready,
+            audit=self._audit,
         )
 
     async def _schedule(self, client: Client, user: OperatorUser, ready: asyncio.Event) -> None:
-        await run_scheduler(client, ready=ready)
+        await run_scheduler(client, ready=ready, audit=self._audit)
 
     def _announce(self) -> None:
         self._tell({"state": "ready", "users": sorted(self._ready)})

@@ -24,6 +24,7 @@ from engine.hooks.host import load_catalog
 from engine.kits.parentage import Line, Parent
 from engine.model.errors import EngineError
 from engine.model.secrets import resolve
+from engine.serving.audit import Audit
 from engine.workers.dispatch import run_dispatch_worker
 from engine.workers.operators import Operators
 from engine.workers.orders import OperatorsOrders, WorkerOrders
@@ -72,6 +73,7 @@ async def _dispatch(parent: Parent, orders: WorkerOrders) -> None:
                 ready=ready,
                 stop=stop,
                 name=orders.name,
+                audit=Audit(parent.tell),
             )
         finally:
             announce.cancel()

@@ -65,9 +65,15 @@ class _Keeper:
     """One process and its restarts."""
 
     def __init__(
-        self, spec: ProcessSpec, changed: Callable[[str], None], backoff: Backoff, clock: Clock
+        self,
+        spec: ProcessSpec,
+        changed: Callable[[str], None],
+        audited: Callable[[Line], None],
+        backoff: Backoff,
+        clock: Clock,
     ) -> None:
         self.spec = spec
+        self._audited = audited
         self.status = ProcessStatus(spec.name, spec.digest)
         self.news = asyncio.Condition()
         self._changed = changed
@@ -132,6 +138,8 @@ class _Keeper:
     async def _heard(self, line: Line) -> str:
         """Take in what the process tells; return its error message, if it is one."""
         state = line.get("state")
+        if isinstance(line.get("audit"), dict):
+            self._audited(line["audit"])
         if state == "ready":
             await self._set(state=State.READY, message="", told=line)
         elif state == "error":
@@ -173,12 +181,17 @@ class Supervisor:
     ) -> None:
         self._keepers: dict[str, _Keeper] = {}
         self._changed = changed
+        self._audited: Callable[[Line], None] = lambda line: None
         self._backoff = backoff or Backoff()
         self._clock = clock or SystemClock()
 
     def on_change(self, changed: Callable[[str], None]) -> None:
         """Call `changed` from now on, in place of what was given at construction."""
         self._changed = changed
+
+    def on_audit(self, audited: Callable[[Line], None]) -> None:
+        """Call `audited` with what a process tells of a refused attempt (see `Audit`)."""
+        self._audited = audited
 
     def statuses(self) -> dict[str, ProcessStatus]:
         """Return how every process is."""
@@ -207,7 +220,13 @@ class Supervisor:
         if old is not None and old.spec.digest == spec.digest:
             await old.tell(spec)
             return await _wait(old, _is_ready, timeout)
-        new = _Keeper(spec, lambda name: self._changed(name), self._backoff, self._clock)
+        new = _Keeper(
+            spec,
+            lambda name: self._changed(name),
+            lambda line: self._audited(line),
+            self._backoff,
+            self._clock,
+        )
         if old is None:
             self._keepers[spec.name] = new
             return await _wait(new, _is_ready, timeout)

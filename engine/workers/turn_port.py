@@ -19,11 +19,15 @@ class TurnPort:
 
     `push` and `reply` only collect, in `outbox`: it is sent once the turn is committed. `future`
     sends at once, since the run may wait for the answer. All ids are derived from the message's
-    key and a running number, so that a turn that is repeated sends nothing twice.
+    key and a running number, so that a turn that is repeated sends nothing twice. A second attempt
+    has other ids: what it asks shall not get the answer that made the first one fail.
     """
 
-    def __init__(self, client: Client, message_key: str, share: Share, task_id: str) -> None:
+    def __init__(
+        self, client: Client, message_key: str, share: Share, task_id: str, attempt: int = 1
+    ) -> None:
         self.outbox: list[Outgoing] = []
+        self._attempt = () if attempt == 1 else (f"attempt {attempt}",)
         self._client = client
         self._message_key = message_key
         self.share = share
@@ -86,13 +90,24 @@ class TurnPort:
         """Return an answer to a message of this turn if it is there already."""
         return self._answers.peek(response_key)
 
+    def cancel(self, response_key: str) -> None:
+        """Give up a question: nobody waits for its answer any more, and its receiver is told."""
+        if self._on_loop():
+            self._answers.cancel(response_key)
+        else:
+            self._loop.call_soon_threadsafe(self._answers.cancel, response_key)
+
+    def give_up(self) -> None:
+        """Give up all questions; who waits for an answer gets CallCancelledError."""
+        self._answers.cancel_all()
+
     async def close(self) -> None:
         """Stop waiting for answers."""
         await self._answers.close()
 
     def _next_id(self, *parts: str) -> str:
         self._count += 1
-        return derived_id(self._message_key, str(self._count), *parts)
+        return derived_id(self._message_key, str(self._count), *parts, *self._attempt)
 
     def _on_loop(self) -> bool:
         try:

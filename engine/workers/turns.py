@@ -8,13 +8,16 @@ from typing import Any
 from engine.colink import keys
 from engine.colink.payloads import is_set
 from engine.model.errors import (
+    AccessDeniedError,
     DeadlineExceededError,
     EngineError,
     NotFoundError,
     PluginError,
     UsageError,
 )
+from engine.model.ids import LOCAL
 from engine.model.message import FlowMessage
+from engine.serving.configuration import servers_of
 from engine.serving.endpoints import decoded
 from engine.serving.mounting import Place, Record
 
@@ -30,6 +33,8 @@ class Turn:
     parallel: bool
     flow_class_name: str
     config: Mapping[str, Any]
+    text: str
+    """The message as it was stored."""
 
     @property
     def name(self) -> str:
@@ -46,18 +51,6 @@ def turn_keys(place: Place) -> list[str]:
         keys.flow(place.flow_endpoint, "parallel_dispatch"),
         keys.flow(place.flow_endpoint, "flow_class_name"),
     ]
-
-
-def received(message_key: str, payload: bytes) -> FlowMessage:
-    """Return the message that an entry holds; UsageError when it is none.
-
-    Its `reply_data` says where it was found (§9.7), which is where a reply in storage goes. That
-    of a reply is not touched: it is our own.
-    """
-    message = FlowMessage.deserialize(payload)
-    if not message.is_reply:
-        message.reply_data = {**message.reply_data, "input_msg_path": message_key}
-    return message
 
 
 def prepared(
@@ -80,7 +73,8 @@ def prepared(
             f"The state of the flow instance {place.flow_id} cannot be used: {error}."
         ) from error
     parallel = is_set(found.get(keys.flow(place.flow_endpoint, "parallel_dispatch")))
-    return Turn(place, message_key, message, record, parallel, class_name, config)
+    text = found.get(message_key, b"").decode(errors="replace")
+    return Turn(place, message_key, message, record, parallel, class_name, config, text)
 
 
 def check_deadline(message: FlowMessage, name: str) -> None:
@@ -95,37 +89,18 @@ def check_deadline(message: FlowMessage, name: str) -> None:
         raise DeadlineExceededError(f"{name} got the message {late:.1f} s after its deadline.")
 
 
-def error_reply(
-    user_id: str,
-    message: FlowMessage,
-    error: BaseException,
-    *,
-    flow_id: str,
-    place: Place | None = None,
-    name: str = "",
-) -> FlowMessage:
-    """Return the reply that a message could not be handled, where no flow can give it."""
-    flow = name or (place.flow_endpoint if place else f"{user_id}:dispatch_worker")
-    kind = type(error).__name__
-    text = str(error) if isinstance(error, EngineError) else f"{kind}: {error}"
-    return FlowMessage(
-        data={
-            "error": f"{flow}: {text}",
-            "error_type": kind,
-            "flow": flow,
-            "user_id": user_id,
-            "flow_endpoint": place.flow_endpoint if place else "",
-            "flow_id": flow_id,
-            "where": "",
-        },
-        src_flow=flow,
-        src_flow_id=flow_id,
-        dst_flow=message.src_flow,
-        reply_data={**message.reply_data, "status": "error"},
-        input_message_id=message.input_message_id,
-        is_reply=True,
-        user_id=user_id,
-    )
+def answers(turn: Turn, own_user_id: str) -> bool:
+    """Tell whether a reply comes from somebody whom the instance may have asked.
+
+    That is the user himself, or one who serves a subflow of it. The sender in the message is who
+    sent it: the scheduler has seen to that.
+    """
+    return turn.message.user_id in {None, LOCAL, own_user_id, *servers_of(turn.config)}
+
+
+def unasked(message: FlowMessage) -> AccessDeniedError:
+    """Return the error that a reply was not asked of its sender."""
+    return AccessDeniedError(f"The flow asked nothing of the user {message.user_id}.")
 
 
 def unusable(flow_class_name: str, error: Exception) -> Exception:

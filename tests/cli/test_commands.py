@@ -33,7 +33,7 @@ def test_status_as_json_without_an_engine_keeps_its_shape(run):
     code, out, _ = run("status", "-o", "json")
     assert code == 0
     assert json.loads(out) == {
-        "core": {"kind": "embedded", "address": "", "ready": False},
+        "core": {"kind": "embedded", "address": "", "ready": False, "message": ""},
         "manifests": [],
     }
 
@@ -153,6 +153,54 @@ def test_events_are_one_a_line(run, engine):
     assert [json.loads(line) for line in run("events", "-o", "json")[1].splitlines()] == [EVENT] * 2
     run("events", "-f")
     assert [query["follow"] for _, query in engine.asked] == ["0", "0", "1"]
+
+
+LETTER = {
+    "id": "l1",
+    "reason": "failed",
+    "message_key": "push_tasks:l1:msg",
+    "flow_id": "f",
+    "flow_endpoint": "ep",
+    "error": {"error": "Ep: ValueError: bad"},
+    "attempts": 2,
+    "time": 1.0,
+    "message": '{"data": {}}',
+    "traceback": "Traceback:\n  bad\n",
+    "user_id": "",
+}
+
+
+def test_dead_letters_are_listed_and_shown(run, engine):
+    engine.answers["GET /v1/dead"] = {"letters": [LETTER]}
+    engine.answers["GET /v1/dead/letter"] = {"letter": LETTER}
+    code, out, _ = run("dead", "list", "user0")
+    assert (code, out.count("l1"), "Ep: ValueError: bad" in out) == (0, 1, True)
+    (listed,) = json.loads(run("dead", "list", "user0", "-o", "json")[1])
+    assert listed == {
+        name: LETTER[name]
+        for name in ("id", "time", "reason", "flow_endpoint", "flow_id", "attempts")
+    } | {"error": "Ep: ValueError: bad"}
+    assert run("dead", "show", "user0", "l1")[1].endswith("Traceback:\n  bad\n")
+    assert json.loads(run("dead", "show", "user0", "l1", "-o", "json")[1]) == LETTER
+    assert engine.asked[-1] == ("/v1/dead/letter", {"user": "user0", "id": "l1"})
+
+
+def test_a_dead_letter_is_sent_again_and_its_reply_printed(run, engine):
+    engine.answers["POST /v1/dead/retry"] = {"data": {"count": 1}}
+    assert run("dead", "retry", "user0", "l1", "--timeout", "5")[:2] == (0, '{"count": 1}\n')
+    assert engine.asked[-1][1] == {"user": "user0", "id": "l1", "timeout": 5.0}
+    engine.answers["POST /v1/dead/retry"] = {"data": None}
+    assert run("dead", "retry", "user0", "l1")[:2] == (0, "")
+
+
+def test_dead_letters_are_dropped_by_name_or_all_of_them(run, engine):
+    engine.answers["POST /v1/dead/drop"] = {"dropped": ["l1"]}
+    assert run("dead", "drop", "user0", "l1")[:2] == (0, "Dropped l1.\n")
+    assert run("dead", "drop", "user0", "--all", "-o", "json")[1] == '{"dropped": ["l1"]}\n'
+    assert engine.asked[-1][1] == {"user": "user0", "ids": [], "all": True}
+    for arguments in ([], ["l1", "--all"]):
+        code, _, err = run("dead", "drop", "user0", *arguments)
+        assert (code, err.count("\n")) == (2, 1)
 
 
 def test_events_of_an_engine_that_was_killed_are_read_from_its_file(run, home):

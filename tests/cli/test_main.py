@@ -83,14 +83,14 @@ def test_a_bug_without_a_home_shows_its_trace(run, monkeypatch):
     assert "Traceback" in err
 
 
-def test_ctrl_c_is_quiet_and_says_that_the_engine_goes_on(run, engine, monkeypatch):
+def test_ctrl_c_is_quiet_and_says_what_becomes_of_the_call(run, engine, monkeypatch):
     def interrupted(self, *arguments, **keywords):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("engine.daemon.client.ControlClient.post", interrupted)
     code, out, err = run("call", "user0/ep")
     assert (code, out) == (130, "")
-    assert "the engine goes on" in err
+    assert "The call is given up" in err
     assert "Traceback" not in err
 
 

@@ -1,7 +1,6 @@
-"""Queues on a real RabbitMQ, whose URI has to be given: it is not installed with the project."""
+"""Queues on a real RabbitMQ: the client side."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 
 import aio_pika
@@ -11,9 +10,7 @@ from engine.colink import wire
 from engine.colink.amqp import AmqpBroker
 from engine.colink.queue import Delivery
 from engine.model.errors import CoreUnavailableError, NotFoundError
-
-URI = os.environ.get("TEST_AMQP_URI", "")
-pytestmark = pytest.mark.skipif(not URI, reason="TEST_AMQP_URI names no RabbitMQ server")
+from tests.support.rabbitmq import RabbitServer
 
 
 class Administrator:
@@ -39,8 +36,8 @@ class Administrator:
 
 
 @pytest.fixture
-async def administrator() -> AsyncIterator[Administrator]:
-    connection = await aio_pika.connect(URI)
+async def administrator(rabbitmq: RabbitServer) -> AsyncIterator[Administrator]:
+    connection = await aio_pika.connect(rabbitmq.uri)
     administrator = Administrator(await connection.channel())
     await administrator.add_queue()
     yield administrator
@@ -49,8 +46,8 @@ async def administrator() -> AsyncIterator[Administrator]:
 
 
 @pytest.fixture
-async def broker() -> AsyncIterator[AmqpBroker]:
-    broker = AmqpBroker(f"{URI}?protocol=2")
+async def broker(rabbitmq: RabbitServer) -> AsyncIterator[AmqpBroker]:
+    broker = AmqpBroker(f"{rabbitmq.uri}?heartbeat=0")
     yield broker
     await broker.close()
 

@@ -167,3 +167,25 @@ def test_params_that_are_something_else_are_refused(param):
 def test_message_ids_have_to_be_text():
     with pytest.raises(UsageError):
         mailbox.decode_dispatch(b'{"flow_id": "f", "message_ids": [1]}')
+
+
+def test_a_message_that_waits_can_be_withdrawn():
+    boxes = Mailboxes()
+    for key in "123":
+        boxes.push("f", key, SERIAL)
+    assert boxes.unfinished("f") == 3
+    assert boxes.withdraw("f", "2")
+    assert not boxes.withdraw("f", "1"), "it is in flight"
+    assert not boxes.withdraw("g", "1")
+    assert [boxes.holds("f", key) for key in "123"] == [True, False, True]
+    assert boxes.finished("f", ["1"]) == [dispatch("3")]
+
+
+def test_what_is_restored_is_given_out_in_its_order_once_all_is_known():
+    boxes = Mailboxes()
+    boxes.restore("f", "1", SERIAL)
+    boxes.restore("f", "2", SERIAL)
+    assert boxes.pending("f") == ("1", "2")
+    assert boxes.due() == [dispatch("1")]
+    boxes.restore("f", "1", SERIAL)
+    assert boxes.finished("f", ["1"]) == [dispatch("2")]

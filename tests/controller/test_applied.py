@@ -6,7 +6,7 @@ import pytest
 
 from engine.controller.applied import AppliedRecord, AppliedStore
 from engine.model.composition import Composition
-from engine.model.errors import PermanentError
+from engine.model.errors import PermanentError, TransientError
 
 
 def test_records_are_there_again_in_the_next_engine(tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_records_are_there_again_in_the_next_engine(tmp_path: Path) -> None:
     store = AppliedStore(file)
     store.put(AppliedRecord("b", "/b.yaml", 1, "text", ("user0",)))
     store.put(AppliedRecord("a", "/a.yaml", 2, "text"))
-    store.update("b", generation=2)
+    store.put(AppliedRecord("b", "/b.yaml", 2, "text", ("user0",)))
     assert [(r.name, r.generation, r.users) for r in AppliedStore(file).all()] == [
         ("a", 2, ()),
         ("b", 2, ("user0",)),
@@ -60,3 +60,10 @@ def test_a_record_of_an_engine_that_knew_no_layers_is_read(tmp_path: Path) -> No
     file = tmp_path / "applied.json"
     file.write_text('[{"name": "a", "file": "/a.yaml", "generation": 1, "text": "t", "users": []}]')
     assert AppliedStore(file).all() == [AppliedRecord("a", "/a.yaml", 1, "t")]
+
+
+def test_a_list_that_cannot_be_written_is_told_and_stays(tmp_path: Path) -> None:
+    store = AppliedStore(tmp_path / "gone" / "applied.json")
+    with pytest.raises(TransientError, match="cannot be written: No such file or directory"):
+        store.put(AppliedRecord("a", "/a.yaml", 1, "text"))
+    assert store.all() == []

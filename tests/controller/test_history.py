@@ -47,7 +47,7 @@ def test_a_purged_manifest_has_no_history(tmp_path: Path) -> None:
     assert kept.manifests() == []
 
 
-def test_the_journal_keeps_the_first_plan_and_the_first_convergence(tmp_path: Path) -> None:
+def test_the_journal_keeps_what_was_planned_until_it_converged(tmp_path: Path) -> None:
     kept = History(tmp_path)
     journal = Journal(kept)
     journal.note(result=CONVERGED)
@@ -56,12 +56,16 @@ def test_the_journal_keeps_the_first_plan_and_the_first_convergence(tmp_path: Pa
     journal.begin(generation(1))
     journal.note(steps=("+ create",))
     journal.note(result=FAILED, message="out of luck")
-    journal.note(steps=("+ the rest",))
+    journal.note(steps=("+ create", "+ the rest"))
     assert kept.get("demo", 1).result == FAILED
     journal.note(result=CONVERGED, message="")
-    journal.note(result=FAILED, message="drifted later")
+    journal.note(steps=("~ drifted later",), result=FAILED, message="out of luck again")
     (found,) = kept.all("demo")
-    assert (found.steps, found.result, found.message) == (("+ create",), CONVERGED, "")
+    assert (found.steps, found.result, found.message) == (
+        ("+ create", "+ the rest"),
+        CONVERGED,
+        "",
+    )
 
 
 def test_a_journal_goes_on_with_what_an_earlier_engine_began(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from engine.colink import keys, wire
 from engine.colink.client import Client, Connections
 from engine.colink.mailbox import encode_push
-from engine.colink.payloads import json_bytes
+from engine.model.message import FlowMessage
 from tests.support.core import CoreProcess, make_user
 
 SCHEDULER = "coflows_scheduler"
@@ -202,8 +202,9 @@ async def test_a_push_that_waits_for_its_sender_goes_on_after_a_restart(
         True,
     )
     _restart(core_process)
-    await sender.send_variable(task_id, "msg", json_bytes({"x": 1}), receiver.user_id)
-    assert await receiver.wait_entry(key, 10) == json_bytes({"x": 1})
+    message = FlowMessage(data={"x": 1}, user_id=sender.user_id).serialize()
+    await sender.send_variable(task_id, "msg", message, receiver.user_id)
+    assert await receiver.wait_entry(key, 10) == message
     assert len(await _listed(receiver, keys.status_list("started"))) == 1
 
 

@@ -10,8 +10,10 @@ from engine.core.task_entries import STATUSES
 from engine.core.transitions import (
     FINAL,
     check_confirm,
+    check_invitation,
     confirmed_status,
     first_status,
+    news,
     role_of,
     status_after_sync,
 )
@@ -76,6 +78,45 @@ def test_others_decisions_never_bring_back_what_is_settled(status, made) -> None
         assert after == status
     else:
         assert after == "started"
+
+
+class TestNews:
+    """What a copy learns from others."""
+
+    def test_is_what_it_lacks(self) -> None:
+        mine, theirs = _task(APPROVED, SILENT, SILENT), _task(APPROVED, REJECTED, SILENT)
+        assert list(news(mine, theirs, "u2")) == [(1, REJECTED)]
+
+    def test_never_is_ones_own_decision(self) -> None:
+        assert list(news(_task(APPROVED, SILENT), _task(APPROVED, REJECTED), "u1")) == []
+
+    def test_never_is_an_approval_after_a_rejection(self) -> None:
+        """An old approval may be sent again by anybody."""
+        mine, theirs = _task(APPROVED, REJECTED, SILENT), _task(APPROVED, APPROVED, SILENT)
+        assert list(news(mine, theirs, "u2")) == []
+
+    @given(decisions, decisions)
+    def test_is_nothing_once_it_was_taken(self, known, told) -> None:
+        mine, theirs = _task(*known), _task(*told)
+        for place, decision in news(mine, theirs, "u0"):
+            mine.decisions[place].CopyFrom(decision)
+        assert list(news(mine, theirs, "u0")) == []
+
+
+class TestInvitations:
+    def test_are_for_those_who_are_asked(self) -> None:
+        task = _task(APPROVED, SILENT)
+        task.task_id, task.expiration_time = "id", 10
+        check_invitation(task, "u1", 10)
+        for owner in ("u0", "u2"):
+            with pytest.raises(Refusal, match="asked to take part"):
+                check_invitation(task, owner, 10)
+
+    def test_come_in_time(self) -> None:
+        task = _task(APPROVED, SILENT)
+        task.task_id, task.expiration_time = "id", 10
+        with pytest.raises(Refusal, match="expired"):
+            check_invitation(task, "u1", 10.1)
 
 
 def test_the_last_role_of_somebody_counts() -> None:

@@ -172,6 +172,7 @@ FAULT = errors.Fault("f.yaml", 3, 5, "users.a", "wrong", "Mend it.")
         (errors.UsageError("m", "h"), {}),
         (errors.InvalidManifestError([FAULT]), {"faults": [asdict(FAULT)]}),
         (errors.FlowFailedError("m", {"flow": "f"}), {"flow": "f"}),
+        (errors.InvalidMessageError("m", "data.n"), {"data_path": "data.n"}),
         (errors.LockHeldError("m", "pid 7", "h"), {"holder": "pid 7"}),
         (errors.AppliedInPartError(["a", "b"]), {"failures": ["a", "b"]}),
         (

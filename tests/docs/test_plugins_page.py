@@ -6,14 +6,16 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import distributions
+from importlib.metadata import distributions, entry_points
 from pathlib import Path
 
 import pytest
 
-from engine.flows import Flow
+from engine.flows import Flow, FlowFailedError
 from engine.flows.interfaces import _MODULES
 from engine.hooks import load_catalog, specs
+from engine.loading import load_text
+from engine.testing import LocalPort
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
@@ -44,13 +46,16 @@ def project(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-def catalog_of(project):
-    found = [
+def catalog_of(project, others=()):
+    return load_catalog(Flow, [*others, *points_of(project)])
+
+
+def points_of(project):
+    return [
         point
         for distribution in distributions(path=[str(project)])
         for point in distribution.entry_points
     ]
-    return load_catalog(Flow, found)
 
 
 def test_every_block_is_a_file_or_a_session():
@@ -80,23 +85,37 @@ def test_the_pages_own_tests_pass(project):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 passed" in done.stdout
+    assert "7 passed" in done.stdout
 
 
 def test_the_session_shows_what_the_flow_answers(project):
     _, call, answer = re.search(r"(\$ engine call \S+ '(.*)')\n(.*)\n```", PAGE).groups()
     module = importlib.import_module("word_flows.flows")
-    from engine.testing import LocalPort
-
     with LocalPort() as world:
         counter = world.mount(module.CountWordsFlow)
         compare = world.mount(module.CompareTextsFlow, {"counter": counter})
         assert world.ask(compare, json.loads(call)) == json.loads(answer)
 
 
-@pytest.mark.parametrize("name", ["example_interface", "example_resolvers"])
+@pytest.mark.parametrize("name", ["words.yaml", "composed.yaml"])
+def test_the_manifests_are_valid(project, name):
+    ours = [point for point in entry_points(group="colink_engine") if point.name == "engine"]
+    file = project / name
+    assert load_text(file.read_text(), file, catalog_of(project, ours), {}).users["author"].mounts
+
+
+@pytest.mark.parametrize(
+    "name", ["example_functions", "example_interface", "example_resolvers", "example_schemas"]
+)
 def test_the_examples_run(project, name):
     module = importlib.import_module(name)
+    if name == "example_functions":
+        with LocalPort() as world:
+            (add,) = module.register_flow_classes()
+            assert world.ask(world.mount(add), {"a": 1, "b": 2}) == {"total": 3, "terms": 2}
+    if name == "example_schemas":
+        with LocalPort() as world, pytest.raises(FlowFailedError, match=r"data\.text is integer"):
+            world.ask(world.mount(module.SplitFlow), {"text": 1})
     if name == "example_resolvers":
         assert module.register_resolvers()["endpoint"]("count_words", 2) == "count_words_v2"
 

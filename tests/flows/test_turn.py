@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from engine.flows import AtomicFlow, CompositeFlow, FlowFailedError, FlowMessage
+from engine.flows import AtomicFlow, CompositeFlow, FlowFailedError, FlowMessage, proxy
 from engine.flows.turn import describe, fail_turn, run_turn, runs_async
 from engine.model.errors import UsageError
 
@@ -13,14 +13,14 @@ from engine.model.errors import UsageError
 class Plain(AtomicFlow):
     def run(self, input_message):
         self.thread = threading.current_thread().name
-        self.get_reply(input_message)
+        proxy("other", "other-id", self.port).get_reply(input_message)
 
 
 class Async(AtomicFlow):
     async def run(self, input_message):
         await asyncio.sleep(0)
         self.thread = threading.current_thread().name
-        self.get_reply(input_message)
+        proxy("other", "other-id", self.port).get_reply(input_message)
 
 
 class Returning(AtomicFlow):
@@ -29,7 +29,7 @@ class Returning(AtomicFlow):
 
     async def later(self):
         self.thread = "later"
-        self.get_reply(FlowMessage({}))
+        proxy("other", "other-id", self.port).get_reply(FlowMessage({}))
 
 
 class Failing(AtomicFlow):
@@ -50,6 +50,12 @@ class Relay(CompositeFlow):
             raise RuntimeError("cannot go on")
         output = {"answer": input_message.data, "note": run.notes["note"], "by": run.subflow}
         self.send_message(self.package_output_message(run.message, output))
+
+
+class Stepping(CompositeFlow):
+    def run(self, input_message):
+        caller = self.resume(input_message).message if input_message.is_reply else input_message
+        self.ask_subflow("inner", {}, caller)
 
 
 def make(flow_class, port, **config):
@@ -122,6 +128,17 @@ async def fail(flow, message, state=None):
     return pytest.fail("the turn did not fail")
 
 
+async def test_a_composites_next_question_has_its_callers_deadline_not_the_last_questions(port):
+    relay = make(Stepping, port, subflows_config={"inner": {"flow_id": "inner-id"}})
+    deadline = time.time() + 30
+    await run_turn(relay, from_caller({}, deadline=deadline))
+    first = port.pushed[0][2]
+    soon = {"mode": "push", "deadline": time.time() + 5}
+    reply = FlowMessage({}, is_reply=True, input_message_id=first.input_message_id, reply_data=soon)
+    await run_turn(relay, reply)
+    assert [sent.deadline for _, _, sent in port.pushed] == [deadline, deadline]
+
+
 async def test_a_failed_turn_is_answered_to_its_caller_and_leaves_the_state_as_it_was(port):
     flow = make(Failing, port)
     message = from_caller({}, deadline=5.0)
@@ -133,13 +150,19 @@ async def test_a_failed_turn_is_answered_to_its_caller_and_leaves_the_state_as_i
     assert (reply.dst_flow, reply.input_message_id) == ("caller", message.message_id)
     where = reply.data.pop("where")
     assert where.split(":")[0].endswith("test_turn.py")
-    assert reply.data == {
-        "error": f"Failing: ValueError: bad luck ({where})",
-        "error_type": "ValueError",
+    step = {
         "flow": "Failing",
         "user_id": port.user_id,
         "flow_endpoint": "the-endpoint",
         "flow_id": "my-id",
+    }
+    assert reply.data == {
+        "error": f"Failing: ValueError: bad luck ({where})",
+        "error_type": "ValueError",
+        "message": "bad luck",
+        **step,
+        "path": [step],
+        "cause": {"error_type": "ValueError", "message": "bad luck"},
     }
 
 

@@ -16,12 +16,17 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="session")
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    """Two plugins as users have them installed: one that works, one that does not import."""
+    """Plugins as users have them installed: one that works, one that does not import, ours."""
     folder = tmp_path_factory.mktemp("plugins")
+    modules = {
+        "sample": "tests.loading.sample_plugin",
+        "broken": "tests.loading.broken_plugin",
+        "engine": "engine.flows.plugin",
+    }
     points = [
         point
-        for name in ("sample", "broken")
-        for point in installed(folder, name, f"tests.loading.{name}_plugin").entry_points
+        for name, module in modules.items()
+        for point in installed(folder, name, module).entry_points
     ]
     return load_catalog(Flow, points)
 

@@ -14,6 +14,17 @@ class Echo(AtomicFlow):
         self.send_message(self.package_output_message(input_message, input_message.data))
 
 
+class Count(AtomicFlow):
+    input_schema: ClassVar = {"text": "string"}
+    output_schema: ClassVar = {"words": "integer"}
+
+    __default_flow_config: ClassVar[dict[str, Any]] = {"name": "Count", "description": "Counts."}
+
+    def run(self, input_message: FlowMessage) -> None:
+        output = {"words": len(input_message.data["text"].split())}
+        self.send_message(self.package_output_message(input_message, output))
+
+
 class Pair(CompositeFlow):
     __default_flow_config: ClassVar[dict[str, Any]] = {
         "name": "Pair",
@@ -45,7 +56,7 @@ def _fails(*arguments: Any) -> Any:
 
 @hookimpl
 def register_flow_classes() -> list[type]:
-    return [Echo, Pair, Ring]
+    return [Count, Echo, Pair, Ring]
 
 
 @hookimpl

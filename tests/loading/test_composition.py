@@ -8,6 +8,7 @@ from engine.hooks import Catalog
 from engine.loading import Contents, Loaded, load_composition
 from engine.model.composition import Composition
 from engine.model.errors import InvalidManifestError
+from engine.model.manifest import AllowSpec
 
 BASE = """\
 apiVersion: engine/v1
@@ -62,7 +63,7 @@ def test_layers_are_laid_over_mapping_into_mapping_all_else_replaces(
     )
     user = loaded(catalog, "one.yaml", "two.yaml").manifest.users["user0"]
     assert (user.workers.dispatch, user.workers.get_instance) == ({"coflows_dispatch": 2}, 4)
-    assert user.flows["echo"].allow == ("any",)
+    assert user.flows["echo"].allow == AllowSpec(("any",), ("any",))
     assert user.flows["echo"].config_overrides == {"a": 1, "b": {"c": 2, "d": 3}}
 
 

@@ -10,10 +10,12 @@ from engine.hooks import Catalog, load_catalog
 from engine.loading import load, load_text, starter, variables
 from engine.model.errors import InvalidManifestError
 from engine.model.manifest import (
+    AllowSpec,
     CoreSpec,
     FlowSpec,
     Manifest,
     MountSpec,
+    RetriesSpec,
     SubflowSpec,
     TlsSpec,
     UserSpec,
@@ -38,10 +40,13 @@ users:
         dispatch_point: gpu
         config_overrides: {{depth: 3, names: [a, null, 1.5, true]}}
         allow: [user1, {HEX}, any]
+        retries: {{attempts: 3, backoff: 0.5}}
+        mailbox_limit: 7
       pair:
         flow_class_name: sample.Pair
         subflows:
           right: {{user_id: {HEX}, flow_endpoint: far, config_overrides: {{a: 1}}}}
+        allow: {{send: [user1]}}
   user1:
     workers: {{dispatch: 3}}
     mounts:
@@ -80,11 +85,14 @@ def test_every_field_arrives(catalog: Catalog) -> None:
                         parallel_dispatch=True,
                         dispatch_point="gpu",
                         config_overrides={"depth": 3, "names": ["a", None, 1.5, True]},
-                        allow=("user1", HEX, "any"),
+                        allow=AllowSpec(("user1", HEX, "any"), ("user1", HEX, "any")),
+                        retries=RetriesSpec(attempts=3, backoff=0.5),
+                        mailbox_limit=7,
                     ),
                     "pair": FlowSpec(
                         flow_class_name="sample.Pair",
                         subflows={"right": SubflowSpec(HEX, "far", {"a": 1})},
+                        allow=AllowSpec(send=("user1",)),
                     ),
                 },
             ),
@@ -101,8 +109,8 @@ def test_places_are_those_of_the_keys(catalog: Catalog) -> None:
     assert manifest_of(FULL, catalog).places == {
         "name": ("/folder/file.yaml", 2, 1),
         "users.user0.flows.echo": ("/folder/file.yaml", 9, 7),
-        "users.user0.flows.pair": ("/folder/file.yaml", 16, 7),
-        "users.user1.mounts.mine": ("/folder/file.yaml", 23, 7),
+        "users.user0.flows.pair": ("/folder/file.yaml", 18, 7),
+        "users.user1.mounts.mine": ("/folder/file.yaml", 26, 7),
     }
 
 

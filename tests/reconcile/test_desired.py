@@ -1,8 +1,8 @@
 """A manifest's values become what is wanted, with every default filled in."""
 
-from engine.model.manifest import FlowSpec, Manifest, MountSpec, SubflowSpec, UserSpec
+from engine.model.manifest import AllowSpec, FlowSpec, Manifest, MountSpec, SubflowSpec, UserSpec
 from engine.reconcile.desired import desired
-from engine.reconcile.records import Subflow
+from engine.reconcile.records import Allow, Subflow
 from engine.reconcile.state import Desired
 from tests.reconcile.world import id_of
 
@@ -28,12 +28,14 @@ def wanted(flow: FlowSpec, *, mounts: dict[str, MountSpec] | None = None) -> Des
 
 def test_allow_defaults_to_the_users_of_the_manifest_foreign_ones_by_id() -> None:
     (flow,) = wanted(FlowSpec("test.Echo")).flows
-    assert flow.allow == tuple(sorted((BOB, "alice")))
+    everybody = tuple(sorted((BOB, "alice")))
+    assert flow.allow == Allow(everybody, everybody)
 
 
 def test_allow_any_stands_alone() -> None:
-    (flow,) = wanted(FlowSpec("test.Echo", allow=("alice", "any"))).flows
-    assert flow.allow == ("any",)
+    said = AllowSpec(get_instance=("alice", "any"), send=("bob",))
+    (flow,) = wanted(FlowSpec("test.Echo", allow=said)).flows
+    assert flow.allow == Allow(("any",), (BOB,))
 
 
 def test_subflows_are_those_of_the_class_under_those_of_the_manifest() -> None:

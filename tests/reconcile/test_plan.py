@@ -133,10 +133,84 @@ def test_overrides_are_taken_over_and_the_instances_stay() -> None:
     changed = with_flow(DEMO, "once", config_overrides={"base": 10})
     assert lines(changed, there()) == expected(
         """
-        ~ update flow user0/once config_overrides: {} → {"base":10}
+        ~ update flow user0/once config_overrides.base: (none) → 10
         demo: 1 to update.
         """
     )
+
+
+def test_a_cause_tells_what_differs_and_not_what_stayed() -> None:
+    before = with_flow(DEMO, "twice", config_overrides={"a": {"b": 1, "c": 2}, "d": [1], "e": 5})
+    after = {"a": {"b": 1, "c": 3}, "d": [2], "f": {"$env": "${oc.env:KEY}"}, "g": 7}
+    assert lines(with_flow(DEMO, "twice", config_overrides=after), there(before))[0] == (
+        "~ update flow user1/twice config_overrides.a.c: 2 → 3; config_overrides.d: [1] → [2]; "
+        "config_overrides.e: 5 → (none); and 2 more"
+    )
+    secret = with_flow(DEMO, "twice", config_overrides={"f": {"$env": "${oc.env:KEY}"}})
+    assert "config_overrides.f: (none) → ${oc.env:KEY}" in lines(secret, there())[0]
+
+
+def test_another_subflow_leaves_the_instance_its_id_and_state() -> None:
+    more = replace(DEMO, flows=(*DEMO.flows, flow("user0", "other", flow_class_name="test.Other")))
+    changed = with_flow(more, "twice", subflows={"first": Subflow("user0", "other")})
+    world = there(more)
+    before = world.mounts["user1", "mine"].record.flow_id
+    assert lines(changed, world) == expected(
+        """
+        ~ update flow user1/twice subflows.first.flow_endpoint: once → other
+        ~ update mount user1/mine its flow has other subflows (after flow/user1/twice)
+        demo: 2 to update.
+        """
+    )
+    world.carry_out(plan(changed, world.observed()), changed)
+    assert world.mounts["user1", "mine"].record.flow_id == before
+
+
+def test_overrides_of_a_mount_reach_an_own_instance_and_not_somebody_elses() -> None:
+    def wanting(server: str, endpoint: str, overrides: dict[str, int]) -> Desired:
+        mount = DesiredMount("user1", "mine", server, endpoint, overrides)
+        return replace(DEMO, mounts=(mount,))
+
+    own = there(wanting("user1", "twice", {}))
+    assert lines(wanting("user1", "twice", {"base": 2}), own)[0] == (
+        "~ update mount user1/mine config_overrides.base: (none) → 2"
+    )
+    theirs = there(wanting("user0", "once", {}))
+    assert lines(wanting("user0", "once", {"base": 2}), theirs)[0] == (
+        "± replace mount user1/mine config_overrides.base: (none) → 2"
+    )
+
+
+def test_a_mount_that_was_left_behind_when_a_class_changed_is_replaced() -> None:
+    changed = with_flow(DEMO, "once", flow_class_name="test.Other")
+    world = there()
+    world.carry_out(plan(changed, world.observed()), changed, only={"flow/user0/once"})
+    assert lines(changed, world)[0] == (
+        "± replace mount user1/mine once is another class than before"
+    )
+
+
+def test_what_cannot_be_seen_yet_is_not_made_anew() -> None:
+    steps = plan(DEMO, there().unconnected()).steps
+    assert {(step.action, step.kind) for step in steps if step.kind != "worker"} == {
+        ("create", "core"),
+        ("update", "user"),
+    }
+
+
+def test_what_cannot_be_seen_yet_is_looked_at_before_it_is_taken_down() -> None:
+    unconnected = replace(there().unconnected(), users={})
+    steps = plan_removal("demo", unconnected, purge=False).steps
+    assert [step.id for step in steps] == ["core/-/core", "user/-/user0", "user/-/user1"]
+
+
+def test_only_what_reaches_an_unseen_user_waits_for_him() -> None:
+    world = there()
+    world.mounts.clear()
+    world.flows.clear()
+    half_seen = replace(world.observed(), unseen=frozenset({"user0"}))
+    steps = plan(DEMO, half_seen).steps
+    assert [step.id for step in steps] == ["user/-/user0", "flow/user1/twice"]
 
 
 def test_another_class_replaces_the_flow_and_every_instance_that_reaches_it() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.reconcile.planner import plan, plan_removal
 from engine.reconcile.progress import Progress
-from engine.reconcile.records import Subflow
+from engine.reconcile.records import Allow, Subflow
 from engine.reconcile.state import Desired, DesiredFlow, DesiredMount, DesiredUser
 from engine.reconcile.steps import Plan
 from engine.reconcile.text import plan_text
@@ -18,6 +18,7 @@ USERS = ("ann", "bob", "cid")
 ENDPOINTS = ("a", "b", "c")
 CLASSES = ("test.Echo", "test.Other")
 _flags = st.booleans()
+_allowed = st.sets(st.sampled_from(USERS)).map(lambda users: tuple(sorted(users)))
 _overrides = st.fixed_dictionaries({}, optional={"n": st.integers(0, 2)})
 
 
@@ -41,7 +42,7 @@ def _flows(draw: st.DrawFn, users: tuple[str, ...]) -> tuple[DesiredFlow, ...]:
                 parallel_dispatch=draw(_flags),
                 dispatch_point=draw(st.sampled_from(("coflows_dispatch", "gpu_dispatch"))),
                 config_overrides=draw(_overrides),
-                allow=tuple(sorted(draw(st.sets(st.sampled_from(USERS))))),
+                allow=Allow(draw(_allowed), draw(_allowed)),
                 subflows={
                     f"s{number}": Subflow(served.user, served.endpoint, draw(_overrides))
                     for number, served in enumerate(below)

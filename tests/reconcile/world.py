@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from engine.model.status import State
-from engine.reconcile.records import RELEASED, FlowRecord, MountRecord, Resolver
+from engine.reconcile.records import RELEASED, Allow, FlowRecord, MountRecord, Resolver
 from engine.reconcile.state import (
     Desired,
     DesiredFlow,
@@ -33,7 +33,7 @@ def flow(user: str, endpoint: str, **fields: object) -> DesiredFlow:
         "singleton": False,
         "parallel_dispatch": False,
         "dispatch_point": "coflows_dispatch",
-        "allow": ("user0", "user1"),
+        "allow": Allow(("user0", "user1"), ("user0", "user1")),
     }
     return DesiredFlow(user, endpoint, **{**values, **fields})  # type: ignore[arg-type]
 
@@ -64,6 +64,14 @@ class World:
     flows: dict[tuple[str, str], ObservedFlow] = field(default_factory=dict)
     mounts: dict[tuple[str, str], ObservedMount] = field(default_factory=dict)
     made: int = 0
+
+    def unconnected(self) -> Observed:
+        """Return what a fresh engine sees: identities, but neither core, processes nor storage."""
+        return Observed(
+            core_ready=False,
+            users={name: replace(user, ready=False) for name, user in self.users.items()},
+            unseen=frozenset(self.users),
+        )
 
     def observed(self, *, backwards: bool = False) -> Observed:
         """Return all that is there, in one order or the other."""

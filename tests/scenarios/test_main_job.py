@@ -199,6 +199,37 @@ def test_a_killed_engine_leaves_no_process_and_the_next_command_starts_clean(
     assert engine("call", "user1/twice", NUMBER).stdout.strip() == '{"output_number": 1234}'
 
 
+@pytest.mark.parametrize("ending", ["down --all", "kill -9"])
+def test_an_instance_outlives_its_engine_and_takes_what_was_edited_meanwhile(
+    engine: EngineCommand, demo: Path, ending: str
+) -> None:
+    flow_class = "reverse_number.ReverseNumberSequentialFlow"
+    edit(demo, flow_class, f"{flow_class}\n        config_overrides: {{description: before}}")
+    engine("apply", demo)
+    before = twice(engine)
+    if ending == "kill -9":
+        pid = int((engine.home / "engine.lock").read_text())
+        children = engine.processes()
+        os.kill(pid, signal.SIGKILL)
+        assert not psutil.wait_procs(children, timeout=20)[1]
+    else:
+        engine("down", "--all")
+    edit(demo, "description: before", "description: after")
+    engine("apply", demo)
+    assert twice(engine) == before
+    key = f"flows:reverse_number_sequential:mounts:local:{before}:config_overrides"
+    entries = engine.json("storage", "user1", "flows", "--values")
+    configs = [entry for entry in entries if entry["key"].endswith(":config_overrides")]
+    assert [entry["key"] for entry in configs] == [key]
+    assert json.loads(configs[0]["value"])["description"] == "after"
+
+
+def twice(engine: EngineCommand) -> str:
+    """Return the id of the instance behind user1's mount."""
+    user1 = engine.manifest("reverse-number")["users"]["user1"]
+    return str(user1["mounts"]["twice"]["flow_id"])
+
+
 @pytest.mark.parametrize("victim", ["colink-server", "valkey-server"])
 def test_a_killed_core_or_queue_heals(engine: EngineCommand, demo: Path, victim: str) -> None:
     engine("apply", demo)

@@ -54,6 +54,16 @@ def test_the_layers_lie_over_each_other_in_order() -> None:
     }
 
 
+def test_what_an_endpoint_lets_in_and_out_is_the_servers_to_say() -> None:
+    schemas = {"input_schema": {"type": "object", "required": ["n"]}}
+    config = configuration.own_config(DEFAULTS, EndpointRecord(schemas=schemas), {})
+    assert config["input_schema"] == schemas["input_schema"]
+    assert configuration.checked(schemas, config) == schemas, "the same as it is"
+    for asked in ({"input_schema": {"type": "object"}}, {"output_schema": {"type": "object"}}):
+        with pytest.raises(UsageError, match=f"cannot change {next(iter(asked))}"):
+            configuration.checked(asked, config)
+
+
 @pytest.mark.parametrize(
     ("asked", "refused"),
     [

@@ -64,7 +64,23 @@ async def test_deleting_leaves_nothing_of_it_and_all_of_the_others(user: Member)
 
 
 def test_an_endpoint_without_a_record_is_open_to_all() -> None:
-    assert endpoints.EndpointRecord.decode(None).allows("anybody")
-    assert not endpoints.EndpointRecord.decode(b'{"allow": []}').allows("anybody")
-    assert endpoints.EndpointRecord.decode(b'{"allow": ["any"]}').allows("anybody")
-    assert endpoints.EndpointRecord.decode(b'{"allow": ["02"]}').allows("02")
+    record = endpoints.EndpointRecord.decode(None)
+    assert record.may_get_instance("anybody")
+    assert record.may_send("anybody")
+
+
+@pytest.mark.parametrize(
+    ("allow", "get_instance", "send"),
+    [
+        (b"[]", False, False),
+        (b'["any"]', True, True),
+        (b'["02"]', True, True),
+        (b'{"get_instance": ["any"], "send": []}', True, False),
+        (b'{"get_instance": ["03"], "send": ["02"]}', False, True),
+    ],
+)
+def test_who_is_allowed_is_told_for_each_operation(
+    allow: bytes, get_instance: bool, send: bool
+) -> None:
+    record = endpoints.EndpointRecord.decode(b'{"allow": %b}' % allow)
+    assert (record.may_get_instance("02"), record.may_send("02")) == (get_instance, send)

@@ -49,6 +49,25 @@ async def record(user: Member, endpoint: str, **fields: Any) -> None:
     await user.client.update(keys.engine_flow(endpoint), json.dumps(fields).encode())
 
 
+async def test_an_endpoints_own_schemas_are_checked_at_its_next_message(
+    three: list[Member],
+) -> None:
+    server, client = three[:2]
+    await endpoints.serve(server.client, "ep", "test.Counter")
+    instance = await client.instance("ep", server.user_id)
+    assert (await client.ask(instance, {})).data["count"] == 1
+    await record(server, "ep", input_schema={"type": "object", "required": ["n"]})
+    await instances.reconfigure(server.client, server.catalog, "ep")
+    reply = await client.ask(instance, {})
+    assert (reply.failed, reply.data["data_path"]) == (True, "data.n")
+    assert (await client.ask(instance, {"n": 1})).data["count"] == 2
+    await record(server, "ep", output_schema={"type": "object", "required": ["n"]})
+    await instances.reconfigure(server.client, server.catalog, "ep")
+    reply = await client.ask(instance, {})
+    assert (reply.data["error_type"], reply.data["data_path"]) == ("InvalidMessageError", "data.n")
+    assert "The answer of Counter does not fit its interface" in reply.data["error"]
+
+
 # --- one user -------------------------------------------------------------------------------------
 
 

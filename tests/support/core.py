@@ -4,7 +4,9 @@ A test package takes the fixtures over in its conftest.py:
 `from tests.support.core import core, core_process  # noqa: F401`.
 """
 
+import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -12,10 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import grpc.aio
 import psutil
 import pytest
@@ -24,6 +27,7 @@ from engine.colink import wire
 from engine.colink.identity import KeyPair
 from engine.core.server import Core
 from engine.core.settings import Settings
+from tests.support.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -53,28 +57,58 @@ async def new_user(core: "Core | CoreProcess", operators: tuple[str, ...] = ()) 
 
 
 async def make_user(
-    core: "Core | CoreProcess", operators: tuple[str, ...] = (), key_pair: KeyPair | None = None
+    core: "Core | CoreProcess",
+    operators: tuple[str, ...] = (),
+    key_pair: KeyPair | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> CoreUser:
-    """Import a user (a fresh one unless `key_pair` is given), with the host's token."""
+    """Import a user (a fresh one unless `key_pair` is given), with the host's token.
+
+    `credentials` are for a core behind TLS.
+    """
     keys = key_pair or KeyPair.generate()
     host = (("authorization", core.host_token),)
-    async with grpc.aio.insecure_channel(core.address.removeprefix("http://")) as channel:
+    place = core.address.partition("://")[2]
+    async with (
+        grpc.aio.insecure_channel(place)
+        if credentials is None
+        else grpc.aio.secure_channel(place, credentials)
+    ) as channel:
         stub = wire.CoLinkStub(channel)
         info = await stub.RequestInfo(wire.Empty(), metadata=host)
         consent = keys.sign_consent(info.core_public_key, int(time.time()) + 86400)
         token = (await stub.ImportUser(consent, metadata=host)).jwt
+        if getattr(core, "given", False):
+            await _initialised(stub, token)
         for name in operators:
             request = wire.StartProtocolOperatorRequest(protocol_name=name, user_id=keys.user_id)
             await stub.StartProtocolOperator(request, metadata=host)
     return CoreUser(keys.user_id, token, keys)
 
 
+async def _initialised(stub: wire.CoLinkStub, token: str) -> None:
+    """Wait until a core whose operators are processes has started them for a user."""
+    name = wire.StorageEntry(key_name="_internal:_is_initialized")
+    request = wire.StorageEntries(entries=[name])
+    end = time.monotonic() + 60
+    while True:
+        reply = await stub.ReadEntries(request, metadata=(("authorization", token),))
+        if reply.entries[0].payload == b"\x01":
+            return
+        assert time.monotonic() < end, "the user is not initialised"
+        await asyncio.sleep(0.05)
+
+
 class CoreProcess:
     """A core in a process of its own, that can be killed and started again on the same home."""
 
-    def __init__(self, home: Path, *arguments: str) -> None:
+    def __init__(
+        self, home: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` is added to this process's."""
         self.home = home
-        self.port = _free_port()
+        self._environment = {**os.environ, **(environment or {})}
+        self.port = free_port()
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -100,6 +134,7 @@ class CoreProcess:
                 [*command, "--port", str(self.port), *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
+                env=self._environment,
             )
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -145,9 +180,3 @@ def core_process() -> Iterator[CoreProcess]:
     finally:
         process.kill()
         shutil.rmtree(home, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -61,7 +61,7 @@ class EngineCommand:
         """Return the status of one manifest."""
         return next(m for m in self.status()["manifests"] if m["name"] == name)
 
-    def until(self, holds: Callable[[Any], bool], timeout: float = 20) -> Any:
+    def until(self, holds: Callable[[Any], bool], timeout: float = 60) -> Any:
         """Read the status until `holds`, and return it; fail after `timeout` seconds."""
         end = time.monotonic() + timeout
         while True:

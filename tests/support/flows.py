@@ -4,9 +4,11 @@ import asyncio
 import os
 import sys
 import threading
+from collections import Counter as Counting
 from typing import Any, ClassVar
 
 from engine.flows import AtomicFlow, CompositeFlow, FlowMessage
+from engine.model.errors import CallCancelledError
 
 
 class Counter(AtomicFlow):
@@ -155,7 +157,117 @@ class Stuck(Counter):
         super().run(input_message)
 
 
+class Flaky(Counter):
+    """Counts, tells its subflow, and fails as often as the message says, each time anew."""
+
+    tries: ClassVar[Counting[str]] = Counting()
+
+    def run(self, input_message: FlowMessage) -> None:
+        self.tries[input_message.message_id] += 1
+        self.send_message(self.package_output_message(input_message, {"count": "never sent"}))
+        if self.tries[input_message.message_id] <= input_message.data.get("failures", 0):
+            self.flow_state["count"] += 100
+            raise ValueError(f"attempt {self.tries[input_message.message_id]}")
+        assert self.port is not None
+        self.port.outbox.clear()  # type: ignore[attr-defined]
+        super().run(input_message)
+
+
+class AsyncFlaky(Flaky):
+    """The same, async."""
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        await asyncio.sleep(0)
+        super().run(input_message)
+
+
+class Endless(AtomicFlow):
+    """Never ends by itself; `started` and `ended` tell the test."""
+
+    __default_flow_config = {"name": "Endless", "description": ""}  # noqa: RUF012
+    started: ClassVar[asyncio.Event]
+    ended: ClassVar[asyncio.Event]
+
+    def set_up_flow_state(self) -> None:
+        self.flow_state = {"runs": 0}
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        self.flow_state["runs"] += 1
+        if input_message.data.get("quick"):
+            self.send_message(self.package_output_message(input_message, dict(self.flow_state)))
+            return
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+
+class Diary(Counter):
+    """Writes down what each message says, in the order in which they come; waits like a Gate."""
+
+    __default_flow_config: ClassVar[dict[str, Any]] = {"name": "Diary", "description": ""}
+
+    def set_up_flow_state(self) -> None:
+        self.flow_state = {"pages": []}
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        if input_message.data.get("wait"):
+            Gate.started.set()
+            await Gate.go_on.wait()
+        self.flow_state["pages"].append(input_message.data["page"])
+        self.send_message(self.package_output_message(input_message, dict(self.flow_state)))
+
+
+class Tallying(CompositeFlow):
+    """Counts, tells its subflow of each message, and answers with its count."""
+
+    __default_flow_config = Blocking._Blocking__default_flow_config  # type: ignore[attr-defined]
+
+    def set_up_flow_state(self) -> None:
+        self.flow_state = {"count": 0}
+
+    def run(self, input_message: FlowMessage) -> None:
+        self.flow_state["count"] += 1
+        self.subflows["below"].send_message(self.package_input_message({}))
+        self.send_message(self.package_output_message(input_message, dict(self.flow_state)))
+
+
+class Cancelling(Blocking):
+    """Asks its subflow, and once that has started gives the question up, or fails."""
+
+    async def run(self, input_message: FlowMessage) -> None:  # type: ignore[override]
+        future = self.subflows["below"].get_reply_future(self.package_input_message({}))
+        await Endless.started.wait()
+        if input_message.data.get("fail"):
+            raise ValueError("after it has asked")
+        future.cancel()
+        try:
+            await future
+        except CallCancelledError as error:
+            data = {"waited": type(error).__name__}
+            self.send_message(self.package_output_message(input_message, data))
+
+
+class Stepping(Blocking):
+    """Asks its subflow twice, one step after the other; tells who looks how many runs wait."""
+
+    def run(self, input_message: FlowMessage) -> None:
+        if input_message.data.get("look"):
+            data = {"waiting": len(self.flow_state.get("pending_runs", {}))}
+            self.send_message(self.package_output_message(input_message, data))
+            return
+        if not input_message.is_reply:
+            self.ask_subflow("below", {"step": 1}, caller=input_message)
+            return
+        run = self.resume(input_message)
+        self.ask_subflow("below", {"step": 2}, caller=run.message)
+
+
 ALL = [
+    *(Cancelling, Stepping),
+    *(Diary, Tallying),
+    *(Flaky, AsyncFlaky, Endless),
     *(Gate, Stuck),
     *(Counter, AsyncCounter, Faulty, AsyncFaulty, Unbuildable),
     *(Blocking, Awaiting, Telling, Secretive),

@@ -15,9 +15,11 @@ from engine.flows import Flow, FlowMessage
 from engine.hooks import Catalog, load_catalog
 from engine.kits.aio import cancel_and_wait
 from engine.serving import messages
+from engine.serving.audit import Audit
 from engine.serving.instances import Instance, get_instance
 from engine.workers.dispatch import run_dispatch_worker
 from engine.workers.get_instance import run_get_instance_worker
+from engine.workers.scheduler import run_scheduler
 from tests.support import flows
 from tests.support.core import new_user
 
@@ -79,8 +81,26 @@ async def working(
     works = [run_dispatch_worker(client, known, ready=readies[0], **options)]
     if get_instance:
         readies.append(asyncio.Event())
-        works.append(run_get_instance_worker(client, known, ready=readies[1]))
+        audit = options.get("audit")
+        works.append(run_get_instance_worker(client, known, ready=readies[1], audit=audit))
     tasks = [asyncio.create_task(work) for work in works]
+    try:
+        async with asyncio.timeout(20):
+            for ready in readies:
+                await ready.wait()
+        yield
+    finally:
+        await cancel_and_wait(tasks)
+
+
+@asynccontextmanager
+async def scheduled(*users: Member, audit: Audit | None = None) -> AsyncIterator[None]:
+    """Run a scheduler operator for each of the users."""
+    readies = [asyncio.Event() for _ in users]
+    tasks = [
+        asyncio.create_task(run_scheduler(user.client, ready=ready, audit=audit))
+        for user, ready in zip(users, readies, strict=True)
+    ]
     try:
         async with asyncio.timeout(20):
             for ready in readies:

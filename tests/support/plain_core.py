@@ -16,7 +16,8 @@ import grpc
 import grpc.aio
 
 from engine.colink import keys, wire
-from tests.support.valkey import ValkeyServer, free_port
+from tests.support.ports import free_port
+from tests.support.valkey import ValkeyServer
 
 
 def token(user_id: str, privilege: str = "user") -> str:

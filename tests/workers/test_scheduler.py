@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -10,31 +9,12 @@ from engine.colink import keys
 from engine.colink.mailbox import encode_push
 from engine.core.server import Core
 from engine.flows import FlowMessage
-from engine.kits.aio import cancel_and_wait
 from engine.model.ids import new_id
 from engine.serving import endpoints, messages
 from engine.serving.instances import Instance
 from engine.workers import scheduler
-from engine.workers.scheduler import run_scheduler
 from tests.support.flows import Gate
-from tests.support.network import Member, members, working
-
-
-@asynccontextmanager
-async def scheduled(*users: Member) -> AsyncIterator[None]:
-    """Run a scheduler for each of the users."""
-    readies = [asyncio.Event() for _ in users]
-    tasks = [
-        asyncio.create_task(run_scheduler(user.client, ready=ready))
-        for user, ready in zip(users, readies, strict=True)
-    ]
-    try:
-        async with asyncio.timeout(20):
-            for ready in readies:
-                await ready.wait()
-        yield
-    finally:
-        await cancel_and_wait(tasks)
+from tests.support.network import Member, members, scheduled, working
 
 
 @pytest.fixture

@@ -1,10 +1,6 @@
 """Workers that die or are overtaken: the message is handled once all the same."""
 
 import asyncio
-import os
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -14,33 +10,8 @@ from engine.serving import endpoints
 from engine.serving.mounting import Record
 from engine.workers import dispatch
 from tests.support.flows import Gate
-from tests.support.network import Member, members, network
-
-
-@asynccontextmanager
-async def worker_process(
-    user: Member, **environment: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a dispatch worker in a process of its own; it is killed in the end."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.worker", user.client.address, user.client.jwt),
-        stdout=asyncio.subprocess.PIPE,
-        env=os.environ | environment,
-    )
-    try:
-        assert await said(process) == "ready"
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def said(process: asyncio.subprocess.Process) -> str:
-    """Return the next line that the process prints."""
-    assert process.stdout is not None
-    async with asyncio.timeout(30):
-        return (await process.stdout.readline()).decode().strip()
+from tests.support.network import members, network
+from tests.support.processes import said, worker_process
 
 
 @pytest.mark.parametrize("parallel", [False, True])

@@ -42,7 +42,7 @@ def call(
     """Send a message to a flow and print the reply's data as JSON."""
     user, name = inputs.target(target)
     session = session_of(context)
-    session.on_interrupt = "Nobody waits for the reply any more; the engine goes on."
+    session.on_interrupt = "The call is given up; what has not begun of it is not run."
     body = {
         "user": user,
         "name": name,

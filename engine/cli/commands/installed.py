@@ -10,7 +10,7 @@ from engine.cli.options import Format, Output
 
 
 def plugins(output_format: Output = Format.TEXT) -> int:
-    """List the plugins: what they bring, where from, what is broken and why."""
+    """List the plugins, where they are from, and what is broken."""
     from engine.cli import installation  # imports all plugins
 
     found = installation.plugins(installation.catalog())
@@ -32,7 +32,10 @@ def flows(
     ] = None,
     output_format: Output = Format.TEXT,
 ) -> int:
-    """List the flow classes, or show one: its interfaces and its default configuration."""
+    """List the flow classes, or show one.
+
+    One is shown with its interfaces and its default configuration.
+    """
     from engine.cli import installation  # imports all plugins
 
     installed = installation.catalog()

@@ -53,7 +53,10 @@ def validate(
     env_files: EnvFiles = None,
     output_format: Output = Format.TEXT,
 ) -> int:
-    """Check manifests and print all their faults; touches nothing."""
+    """Check manifests; touches nothing.
+
+    Prints all faults, each with file, line, column and what to do.
+    """
     compositions = inputs.compositions(files, layers, profiles, env_files)
     try:
         _check(compositions)
@@ -80,7 +83,10 @@ def plan(
     ] = False,
     output_format: Output = Format.TEXT,
 ) -> int:
-    """Print what apply would do, one line a step with its cause; writes nothing."""
+    """Print what apply would do; writes nothing.
+
+    One line a step, with its cause and what it waits for.
+    """
     compositions = inputs.compositions([file] if file else [], layers, profiles, env_files)
     plans = _plans(session_of(context), _check(compositions))
     _show_plans(plans, output_format)
@@ -103,7 +109,11 @@ def apply(
     ] = False,
     output_format: Output = Format.TEXT,
 ) -> int:
-    """Make it so: start the engine if none runs, converge, and keep it so from then on."""
+    """Make it so, and keep it so.
+
+    Starts the engine in the background if none runs, waits until all is as declared, and leaves
+    the engine to watch the files. What is deleted or replaced is asked for at a terminal.
+    """
     session = session_of(context)
     checked = _check(inputs.compositions(files, layers, profiles, env_files))
     if dry_run:
@@ -166,7 +176,7 @@ def down(
         list[str] | None,
         typer.Argument(
             metavar="[NAME...]",
-            help="Names of applied manifests.",
+            help="Names of applied manifests; default: the one there is.",
             autocompletion=completing.manifests,
         ),
     ] = None,
@@ -180,14 +190,22 @@ def down(
     yes: Yes = False,
     output_format: Output = Format.TEXT,
 ) -> int:
-    """Unserve and stop what manifests own; identities and data stay, unless --purge."""
+    """Unserve and stop what manifests own.
+
+    Identities and data stay, unless --purge: a later apply finds them again.
+    """
     if names and everything:
         raise UsageError("Name the manifests to take down, or use --all, but not both.")
     session = session_of(context)
     if _nothing_is_applied(session):
         if names:
             raise NotFoundError(f"No manifest {names[0]} is applied in {session.folder()}.")
-        output.complain(f"Nothing is applied in {session.folder()}, and no engine is running.")
+        message = f"Nothing is applied in {session.folder()}, and no engine is running."
+        if output_format is Format.JSON:
+            result = {"type": "result", "exit_code": 0, "message": message, "manifests": []}
+            output.show_json_line(result)
+        else:
+            output.complain(message)
         return ExitCode.DONE
     if purge and not yes and output.interactive():
         typer.confirm("Delete the identities and all data of these users for ever?", abort=True)

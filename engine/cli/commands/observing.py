@@ -19,7 +19,8 @@ from engine.model.home import Home
 
 _LOG_PERIOD = 0.2
 _STATUS_PERIOD = 1.0
-_NO_ENGINE = {"core": {"kind": "embedded", "address": "", "ready": False}, "manifests": []}
+_NO_CORE = {"kind": "embedded", "address": "", "ready": False, "message": ""}
+_NO_ENGINE = {"core": _NO_CORE, "manifests": []}
 
 
 def status(
@@ -35,7 +36,7 @@ def status(
     ] = False,
     output_format: Output = Format.TEXT,
 ) -> int:
-    """Show everything desired and observed, with the cause of whatever is not right."""
+    """Show how everything is, and why something is not right."""
     session = session_of(context)
     client = session.client()
     if watch:
@@ -96,7 +97,7 @@ def logs(
     ] = "",
     follow: Follow = False,
     lines: Annotated[
-        int | None, typer.Option("-n", "--lines", min=0, help="Only the last lines of all.")
+        int | None, typer.Option("-n", "--lines", min=0, metavar="N", help="Only the last N lines.")
     ] = None,
 ) -> int:
     """Print what workers, and the flows they run, have printed."""
@@ -166,7 +167,12 @@ def _stored_events(session: Session) -> Iterator[dict[str, Any]]:
 
 def storage(
     context: typer.Context,
-    user: Annotated[str, typer.Argument(metavar="USER", autocompletion=completing.users)],
+    user: Annotated[
+        str,
+        typer.Argument(
+            metavar="USER", help="A user of the embedded core.", autocompletion=completing.users
+        ),
+    ],
     prefix: Annotated[
         str | None, typer.Argument(metavar="[PREFIX]", help="Only keys below it, such as flows.")
     ] = None,
@@ -174,7 +180,10 @@ def storage(
     everything: Annotated[bool, typer.Option("--all", help="All keys of the user.")] = False,
     output_format: Output = Format.TEXT,
 ) -> int:
-    """Show a user's storage as a tree: what is served, and the ids of all instances."""
+    """Show a user's storage as a tree.
+
+    Without PREFIX: what is served, and the ids of all instances.
+    """
     client = session_of(context).client()
 
     def entries(below: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from engine.cli import output
 from engine.cli.completing import COMPLETION_VARIABLE, PROGRAM
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import Yes
+from engine.cli.session import session_of
 from engine.model.errors import UsageError
 
 
@@ -20,7 +21,10 @@ def init(
     ),
     yes: Yes = False,
 ) -> int:
-    """Write a starter manifest, and beside it the schema by which an editor helps."""
+    """Write a starter manifest.
+
+    Beside it goes the schema that it names to editors.
+    """
     from engine.cli.installation import catalog  # imports all plugins
     from engine.loading import SCHEMA_FILE, editor_schema, starter  # YAML and JSON Schema
 
@@ -47,7 +51,11 @@ def schema(
         bool, typer.Option("--layer", help="For files that are laid over others or included.")
     ] = False,
 ) -> int:
-    """Print the manifest's JSON Schema, with the flow classes that are installed."""
+    """Print the JSON Schema of manifests.
+
+    It has the flow classes that are installed and their configuration, so that an editor can offer
+    them.
+    """
     from engine.cli.installation import catalog  # imports all plugins
     from engine.loading import editor_schema
 
@@ -63,8 +71,13 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL")]) -> int:
-    """Print the script that completes `engine` in bash, zsh or fish; installs nothing."""
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+) -> int:
+    """Print a script for your shell; installs nothing.
+
+    With it Tab completes commands, options, and the names of what there is.
+    """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     output.show_lines(
@@ -76,7 +89,16 @@ def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL")]) -> int:
 
 
 def core(context: typer.Context) -> int:
-    """Run the embedded core alone, in the foreground; all arguments are those of colink-server."""
-    from engine.core.main import main  # gRPC
+    """Run the embedded core alone, in the foreground; all arguments are those of colink-server.
 
-    return int(main(context.args) or ExitCode.DONE)
+
+    `check` and `backup TARGET` look at the engine's own core, unless --home names another.
+    """
+    from engine.core import maintenance  # SQLite, gRPC
+    from engine.core.main import main
+
+    arguments = list(context.args)
+    is_maintenance = bool(arguments) and arguments[0] in maintenance.COMMANDS
+    if is_maintenance and not any(text.startswith("--home") for text in arguments):
+        arguments += ["--home", str(session_of(context).home().core)]
+    return int(main(arguments) or ExitCode.DONE)

@@ -26,12 +26,18 @@ def users(context: typer.Context, output_format: Output = Format.TEXT) -> int:
 
 def token(
     context: typer.Context,
-    user: Annotated[str, typer.Argument(metavar="USER", autocompletion=completing.users)],
+    user: Annotated[
+        str,
+        typer.Argument(
+            metavar="USER", help="A user of the embedded core.", autocompletion=completing.users
+        ),
+    ],
     expires_in: Annotated[
-        float, typer.Option(min=1.0, help="Seconds for which the token is valid.")
+        float,
+        typer.Option(min=1.0, metavar="SECONDS", help="How long the token is valid."),
     ] = _DAY,
 ) -> int:
-    """Print a fresh JWT of USER, for stock CoLink clients; it is a secret."""
+    """Print a fresh token (JWT) of USER, a secret, for stock CoLink clients."""
     body = {"user": user, "expires_in": expires_in}
     output.show(session_of(context).client().post("/v1/users/token", body)["jwt"])
     return ExitCode.DONE

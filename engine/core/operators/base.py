@@ -5,16 +5,19 @@ run again for the same task after a restart, so it first looks at what is done a
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.core.effects import Effects
 from engine.core.entries import Entries
+from engine.core.operators.inboxes import Inboxes
+from engine.core.peers.address_book import AddressBook
 from engine.core.store import Store
 from engine.core.task_table import TaskCopy
 from engine.core.tasks import Tasks
 from engine.core.tokens import Tokens
 from engine.core.users import Users
+from engine.serving.audit import Audit
 
 Handler = Callable[[TaskCopy], None]
 
@@ -32,6 +35,13 @@ class Desk:
     runs: Callable[[str, str], bool]
     """Tells whether the operators of a package run here for a user: `runs(user_id, package)`."""
     core_uri: Callable[[], str]
+    """The address under which others reach this core."""
+    book: AddressBook
+    check_write: Callable[[str, bytes], None]
+    """Refuses to write an entry, by name and value, that a user might not write either."""
+
+    inboxes: Inboxes
+    audit: Audit = field(default_factory=Audit)
 
     def finish(self, copy: TaskCopy) -> None:
         """Finish a task, if it is still started."""

@@ -1,9 +1,9 @@
 """policy_module: decides on waiting tasks by the user's rules (§8.1)."""
 
 import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import re2
 from google.protobuf.message import DecodeError
 
 from engine.colink import keys, wire
@@ -17,6 +17,8 @@ _APPLIED = "_policy_module:applied_settings_timestamp"
 _ACCEPT_ALL = "_policy_module:init:accept_all_tasks"
 _ACCEPT_ALL_PRIORITY = 1
 _TASK = "policy_module:local"
+_ACTIONS = frozenset({"approve", "reject", "ignore", "forward"})
+"""Rules with any other action, or none, decide nothing."""
 
 
 class PolicyModule:
@@ -66,22 +68,31 @@ class PolicyModule:
         settings = self._settings.get(copy.owner)
         if settings is None:
             settings = self._settings[copy.owner] = self._read(copy.owner)
-        action = choose(settings, copy.task, copy.role) if settings.enable else None
-        if action is None or copy.status != "waiting":
+
+        def parent() -> TaskCopy | None:
+            return self._desk.tasks.get(copy.owner, copy.task.parent_task)
+
+        action = choose(settings, copy, parent) if settings.enable else None
+        if action is None or copy.status != "waiting" or action.type not in _ACTIONS:
             return
         task_id = copy.task.task_id
-        if action.type == "forward":
-            payload = wire.Task(task_id=task_id).SerializeToString()
-            self._desk.entries.update(copy.owner, action.forward_target_keyname, payload)
-            return
-        decision = wire.Decision(
-            is_approved=action.type == "approve", is_rejected=action.type == "reject"
-        )
         try:
-            self._desk.tasks.confirm(copy.owner, task_id, decision)
+            if action.type == "forward":
+                self._forward(copy.owner, task_id, action.forward_target_keyname)
+            else:
+                decision = wire.Decision(
+                    is_approved=action.type == "approve", is_rejected=action.type == "reject"
+                )
+                self._desk.tasks.confirm(copy.owner, task_id, decision)
         except Refusal as refusal:
             # Too late, or its initiator cannot be told: it stays as it is.
             log.info("the task %s cannot be decided on: %s", task_id, refusal.message)
+
+    def _forward(self, owner: str, task_id: str, name: str) -> None:
+        """Leave the decision to whoever listens to the user's entry `name`."""
+        payload = wire.Task(task_id=task_id).SerializeToString()
+        self._desk.check_write(name, payload)
+        self._desk.entries.update(owner, name, payload)
 
     def _follow(self, copy: TaskCopy) -> None:
         """End the task by which the SDK starts the module, once the module is not enabled."""
@@ -107,12 +118,15 @@ class PolicyModule:
             return wire.Settings()
 
 
-def choose(settings: wire.Settings, task: wire.Task, role: str) -> wire.Action | None:
+def choose(
+    settings: wire.Settings, copy: TaskCopy, parent: Callable[[], TaskCopy | None]
+) -> wire.Action | None:
     """Return the action of the matching rule with the smallest priority.
 
+    `parent` gives the same user's copy of the task that this one was created in, if he has one.
     None when no rule matches, or when several of that priority want different things.
     """
-    matching = [rule for rule in settings.rules if _matches(rule.task_filter, task, role)]
+    matching = [rule for rule in settings.rules if _matches(rule.task_filter, copy, parent)]
     if not matching:
         return None
     first = min(rule.priority for rule in matching)
@@ -120,27 +134,37 @@ def choose(settings: wire.Settings, task: wire.Task, role: str) -> wire.Action |
     return actions[0] if all(action == actions[0] for action in actions) else None
 
 
-def _matches(task_filter: wire.TaskFilter, task: wire.Task, role: str) -> bool:
+def _matches(
+    task_filter: wire.TaskFilter, copy: TaskCopy, parent: Callable[[], TaskCopy | None]
+) -> bool:
     """Tell whether a filter covers a task; fields that are not set cover all."""
-    participants = set(task_filter.participants)
+    task, participants = copy.task, set(task_filter.participants)
     return (
         task_filter.task_id in ("", task.task_id)
         and task_filter.protocol_name in ("", task.protocol_name)
         and (not participants or {p.user_id for p in task.participants} <= participants)
-        and (not task_filter.role or _found(task_filter.role, role))
+        and (not task_filter.role or _found(task_filter.role, copy.role))
         and (
             not task_filter.HasField("require_agreement")
             or task_filter.require_agreement.value == task.require_agreement
         )
         and (
             not task_filter.HasField("parent_task_filter")
-            or _matches(task_filter.parent_task_filter, task, role)
+            or _parent_matches(task_filter.parent_task_filter, parent())
         )
     )
 
 
+def _parent_matches(task_filter: wire.TaskFilter, parent: TaskCopy | None) -> bool:
+    """Tell whether a filter covers a parent task; upstream looks at the child instead (§12)."""
+    return parent is not None and _matches(task_filter, parent, lambda: None)
+
+
 def _found(pattern: str, role: str) -> bool:
+    """Search for a user's pattern. RE2, as upstream's, takes linear time: `re` might take ages."""
+    options = re2.Options()
+    options.log_errors = False
     try:
-        return re.search(pattern, role) is not None
-    except re.error:
+        return re2.search(pattern, role, options=options) is not None
+    except re2.error:
         return False

@@ -5,7 +5,7 @@ are not charged, and an exhausted quota blocks nobody else.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,11 @@ from engine.colink import keys, wire
 from engine.colink.payloads import integer_value, nanoseconds_bytes
 from engine.core.operators import variables
 from engine.core.operators.base import Desk, Handler
+from engine.core.refusals import Refusal
 from engine.core.task_table import TaskCopy
 
+OnInbox = Callable[[str, str, str, bytes], None]
+"""Takes the sender of variables, their task, who is to receive them, and his inbox."""
 log = logging.getLogger(__name__)
 _DEFAULT_QUOTA_KEY = "_remote_storage:default_remaining_quota"
 _DEFAULT_QUOTA = 4 * 2**20
@@ -32,8 +35,10 @@ class RemoteStorage:
         *(f"remote_storage.{name}" for name in ("create", "read", "update", "delete")),
     )
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, on_inbox: OnInbox) -> None:
+        """`on_inbox` is told when the receiver of variables says where he is reached (§8.4)."""
         self._desk = desk
+        self._on_inbox = on_inbox
         self.handlers: Mapping[str, Handler] = {
             "remote_storage.create:provider": partial(self._write, wire.CreateParams),
             "remote_storage.update:provider": partial(self._write, wire.UpdateParams),
@@ -71,10 +76,15 @@ class RemoteStorage:
         params, name = self._params(kind, copy)
         if params is not None:
             old = self._desk.entries.get(copy.owner, name)
-            if old is not None and kind is wire.CreateParams:
+            if not self._fits(name, params.payload):
+                log.info("%s asks %s to keep too much", _requester(copy), copy.owner)
+            elif old is not None and kind is wire.CreateParams:
                 log.info("%s has the entry %s already", copy.owner, name)
             elif self._charge(copy, params.remote_key_name, len(params.payload), old):
                 self._desk.entries.update(copy.owner, name, params.payload)
+                task_id = variables.inbox_of(params.remote_key_name)
+                if task_id:
+                    self._on_inbox(copy.owner, task_id, _requester(copy), params.payload)
         self._desk.finish(copy)
 
     def _delete(self, copy: TaskCopy) -> None:
@@ -115,9 +125,13 @@ class RemoteStorage:
             variables.receive(
                 *(self._desk, copy.owner, task_id, "output", provider),
                 lambda value: self._finish_read(copy, value),
+                announce=False,
             )
 
-        variables.receive(self._desk, copy.owner, task_id, "status", provider, got_status)
+        # Providers send both unasked.
+        variables.receive(
+            *(self._desk, copy.owner, task_id, "status", provider, got_status), announce=False
+        )
 
     def _finish_read(self, copy: TaskCopy, value: bytes | None) -> None:
         task_id, entries = copy.task.task_id, self._desk.entries
@@ -141,6 +155,13 @@ class RemoteStorage:
             _requester(copy), params.remote_key_name, public=params.is_public
         )
         return params, name
+
+    def _fits(self, name: str, payload: bytes) -> bool:
+        try:
+            self._desk.check_write(name, payload)
+        except Refusal:
+            return False
+        return True
 
     def _charge(self, copy: TaskCopy, name: str, size: int, old: bytes | None) -> bool:
         """Take the growth of an entry off its requester's quota; False when too little is left."""

@@ -8,9 +8,11 @@ are only a cache, made again from those two whenever it is missing.
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from engine.colink import keys, wire
 from engine.colink.mailbox import (
+    CANCEL,
     STORAGE,
     Dispatch,
     Mailboxes,
@@ -20,16 +22,32 @@ from engine.colink.mailbox import (
     decode_push,
     encode_dispatch,
 )
-from engine.colink.payloads import is_set, json_value
+from engine.colink.payloads import is_set, json_bytes
 from engine.core.operators import variables
 from engine.core.operators.base import Desk, Handler
+from engine.core.operators.inboxes import Inbox
 from engine.core.task_table import TaskCopy
-from engine.model.errors import UsageError
+from engine.core.transitions import places_of
+from engine.model.errors import EngineError, UsageError
 from engine.model.ids import DEFAULT_DISPATCH_POINT
+from engine.serving.admission import (
+    Arrival,
+    Door,
+    cancelled,
+    check_cancellation,
+    check_message,
+    check_reply,
+)
+from engine.serving.configuration import servers_of
+from engine.serving.endpoints import EndpointRecord, decoded
+from engine.serving.error_replies import refusal
+from engine.serving.mounting import Place
+from engine.serving.outgoing import PROTOCOL
 
 log = logging.getLogger(__name__)
 _LIFETIME = 86400
 _MESSAGE = "msg"
+_SENDING = "coflows_push:initiator"
 
 
 class Scheduler:
@@ -42,7 +60,7 @@ class Scheduler:
         self._desk = desk
         self._mailboxes: dict[str, Mailboxes] = {}
         self.handlers: Mapping[str, Handler] = {
-            "coflows_push:initiator": self._send,
+            _SENDING: self._send,
             "coflows_push:receiver": self._take_in,
             "coflows_scheduler:local": desk.finish,
         }
@@ -83,42 +101,73 @@ class Scheduler:
             variables.send(self._desk, copy.owner, copy.task.task_id, _MESSAGE, payload, receiver)
         self._desk.finish(copy)
 
+    def on_inbox(self, owner: str, task_id: str, receiver: str, payload: bytes) -> None:
+        """Post a pushed message to the receiver's own inbox, where he waits for nothing else."""
+        inbox, copy = Inbox.parse(payload), self._desk.tasks.get(owner, task_id)
+        if inbox is None or copy is None or not places_of(copy.task, receiver):
+            return
+        if f"{copy.task.protocol_name}:{copy.role}" != _SENDING or (push := _push(copy)) is None:
+            return
+        message = self._desk.entries.get(owner, push.message_id)
+        if message is not None:
+            post = partial(self._desk.inboxes.post, inbox, owner, _MESSAGE, message)
+            self._desk.store.after_commit(post)
+
     def _take_in(self, copy: TaskCopy) -> None:
-        """Get the message that a push task brings, store it, and dispatch it."""
+        """Get the message that a push task brings, and take it in."""
         push, sender = _push(copy), copy.task.participants[0].user_id
         if push is None:
             self._desk.finish(copy)
-        elif sender == copy.owner:
-            if self._desk.entries.find(copy.owner, push.message_id) is None:
-                log.warning("%s pushes the absent entry %s", sender, push.message_id)
-            else:
-                self._accept(copy, push)
-            self._desk.finish(copy)
-        elif self._desk.runs(sender, self.package):
-            self._store_message(copy, push, self._desk.entries.get(sender, push.message_id))
+        elif sender == copy.owner or self._desk.runs(sender, self.package):
+            self._arrived(copy, push, self._desk.entries.get(sender, push.message_id))
         else:
             variables.receive(
                 *(self._desk, copy.owner, copy.task.task_id, _MESSAGE, sender),
-                lambda payload: self._store_message(copy, push, payload),
+                lambda payload: self._arrived(copy, push, payload),
             )
 
-    def _store_message(self, copy: TaskCopy, push: PushParam, payload: bytes | None) -> None:
+    def _arrived(self, copy: TaskCopy, push: PushParam, payload: bytes | None) -> None:
+        """Take in, or refuse, what a push brings; the task is then finished."""
+        owner, sender = copy.owner, copy.task.participants[0].user_id
         if payload is None:
-            log.warning("a push to %s brings no message", copy.owner)
-        elif self._desk.entries.get(copy.owner, push.message_id) is not None:
+            log.warning("%s pushes the absent entry %s", sender, push.message_id)
+        elif sender != owner and self._desk.entries.find(owner, push.message_id) is not None:
             # Stored and accepted are one transaction: it came before, and is being handled.
-            log.info("%s has the message %s already", copy.owner, push.message_id)
+            log.info("%s has the message %s already", owner, push.message_id)
         else:
-            self._desk.entries.create(copy.owner, push.message_id, payload)
-            self._accept(copy, push)
+            arrival = Arrival(owner, sender, push.message_id, payload)
+            try:
+                self._let_in(copy, push, arrival)
+            except EngineError as error:
+                self._refuse(copy, push, arrival, error)
         self._desk.finish(copy)
 
-    def _accept(self, copy: TaskCopy, push: PushParam) -> None:
-        """Put a stored message into its flow instance's mailbox; replies stay where they are."""
-        if push.flow_id == STORAGE:
+    def _let_in(self, copy: TaskCopy, push: PushParam, arrival: Arrival) -> None:
+        """Store a message and put it into its flow instance's mailbox; replies are only stored.
+
+        Raises EngineError when it is not to be let in.
+        """
+        owner, entries = copy.owner, self._desk.entries
+        if push.flow_id == CANCEL:
+            self._cancel(arrival)
             return
+        if push.flow_id == STORAGE:
+            question = entries.get(owner, keys.message_of_response(push.message_id))
+            stored = check_reply(arrival, question)
+        else:
+            reply = arrival.is_foreign_reply()
+            route, door = self._look_up(owner, push.flow_id, servers=reply)
+            boxes = self._boxes(owner)
+            again = boxes.holds(push.flow_id, push.message_id)
+            unfinished = 0 if again else boxes.unfinished(push.flow_id)
+            stored = check_message(arrival, door, unfinished)
+        if not arrival.own:
+            entries.create(owner, push.message_id, stored)
+        if push.flow_id != STORAGE:
+            self._accept(copy, push, route)
+
+    def _accept(self, copy: TaskCopy, push: PushParam, route: Route) -> None:
         boxes = self._boxes(copy.owner)
-        route = self._route(copy.owner, push.flow_id)
         dispatches = boxes.push(push.flow_id, push.message_id, route)
         if dispatches == [Dispatch(push.flow_id, (push.message_id,), route.dispatch_point)]:
             self._create(copy.owner, dispatches[0], copy.task.task_id)
@@ -132,6 +181,38 @@ class Scheduler:
                 ),
             )
         self._dispatch(copy.owner, dispatches, copy.task.task_id)
+
+    def _cancel(self, arrival: Arrival) -> None:
+        """Take a message out of its mailbox that its sender gives up, or tell the workers.
+
+        They are told of one that is done, too: its run may wait for a subflow.
+        """
+        owner, entries = arrival.own_user_id, self._desk.entries
+        flow_id, message_key = cancelled(arrival)
+        check_cancellation(arrival, entries.get(owner, message_key))
+        if self._boxes(owner).withdraw(flow_id, message_key):
+            self._desk.store.write(
+                "DELETE FROM mailbox WHERE owner=? AND flow_id=? AND message_key=?",
+                (self._desk.store.owner_id(owner), flow_id, message_key),
+            )
+        else:
+            entries.update(owner, keys.ENGINE_CANCELLED, json_bytes(message_key))
+
+    def _refuse(
+        self, copy: TaskCopy, push: PushParam, arrival: Arrival, error: EngineError
+    ) -> None:
+        """Note that a message was refused, and tell its sender why, if he waits for a reply."""
+        _, door = self._look_up(copy.owner, push.flow_id)
+        resource = door.flow_endpoint if door is not None else push.flow_id
+        self._desk.audit.refused(copy.owner, arrival.sender, error, resource)
+        outgoing = refusal(arrival, push.flow_id, door, error)
+        if outgoing is None:
+            return
+        self._desk.entries.update_all(copy.owner, list(outgoing.entry().items()))
+        told = outgoing.task(copy.owner)
+        if told is not None:
+            param, participants = told
+            self._run(copy.owner, PROTOCOL, param, participants, copy.task.task_id)
 
     # Dispatches
 
@@ -155,12 +236,27 @@ class Scheduler:
             self._create(user_id, dispatch, parent)
 
     def _create(self, user_id: str, dispatch: Dispatch, parent: str) -> None:
+        param = encode_dispatch(dispatch.flow_id, dispatch.message_keys)
+        self._run(user_id, dispatch.dispatch_point, param, [(user_id, "local")], parent)
+
+    def _run(
+        self,
+        user_id: str,
+        protocol_name: str,
+        param: bytes,
+        participants: Iterable[tuple[str, str]],
+        parent: str,
+    ) -> None:
         task = wire.Task(
-            protocol_name=dispatch.dispatch_point,
-            protocol_param=encode_dispatch(dispatch.flow_id, dispatch.message_keys),
-            participants=[wire.Participant(user_id=user_id, role="local")],
+            protocol_name=protocol_name,
+            protocol_param=param,
+            participants=[
+                wire.Participant(user_id=participant, role=role)
+                for participant, role in participants
+            ],
             parent_task=parent,
             expiration_time=int(time.time()) + _LIFETIME,
+            require_agreement=protocol_name == PROTOCOL,
         )
         self._desk.tasks.create(user_id, task)
 
@@ -192,21 +288,30 @@ class Scheduler:
 
     def _route(self, user_id: str, flow_id: str) -> Route:
         """Return where an instance's messages go now; the default for one that is not known."""
-        entries = self._desk.entries
-        try:
-            metadata = json_value(entries.get(user_id, keys.instance_metadata(flow_id)) or b"{}")
-            endpoint, client_id = str(metadata["flow_endpoint"]), str(metadata["user_id"])
-        except (ValueError, KeyError, TypeError):
-            return Route()
-        parallel = is_set(entries.get(user_id, keys.flow(endpoint, "parallel_dispatch")))
-        override = keys.mount_field(endpoint, client_id, flow_id, "dispatch_point_override")
-        point = entries.get(user_id, override) or entries.get(
-            user_id, keys.flow(endpoint, "default_dispatch_point")
+        return self._look_up(user_id, flow_id)[0]
+
+    def _look_up(
+        self, user_id: str, flow_id: str, *, servers: bool = False
+    ) -> tuple[Route, Door | None]:
+        """Return where an instance's messages go now, and who may send them; None: unknown."""
+
+        def entry(name: str) -> bytes | None:
+            return self._desk.entries.get(user_id, name)
+
+        place = Place.decode(flow_id, entry(keys.instance_metadata(flow_id)), user_id)
+        if place is None:
+            return Route(), None
+        endpoint = place.flow_endpoint
+        point = entry(place.key("dispatch_point_override")) or entry(
+            keys.flow(endpoint, "default_dispatch_point")
         )
-        try:
-            return Route((point or b"").decode() or DEFAULT_DISPATCH_POINT, parallel)
-        except UnicodeDecodeError:
-            return Route(DEFAULT_DISPATCH_POINT, parallel)
+        parallel = is_set(entry(keys.flow(endpoint, "parallel_dispatch")))
+        singleton = decoded(entry(keys.flow(endpoint, "singleton"))) is True
+        record = EndpointRecord.decode(entry(keys.engine_flow(endpoint)))
+        config = decoded(entry(place.key("config_overrides"))) if servers else None
+        door = Door(endpoint, place.owner, singleton, record, servers_of(config))
+        name = (point or b"").decode(errors="replace") or DEFAULT_DISPATCH_POINT
+        return Route(name, parallel), door
 
 
 def _push(copy: TaskCopy) -> PushParam | None:

@@ -1,4 +1,4 @@
-"""Accounts at the message queue: one for each owner who subscribed (§5.1, §5.4).
+"""Accounts at the message queue: one for each owner who subscribed (§5.1, §5.4, §5.5).
 
 Accounts and passwords are kept in the store: Valkey forgets its ACL users at a restart, while
 clients go on using the URI and the queue names that they once got.
@@ -15,30 +15,10 @@ _ALPHABET = string.ascii_lowercase + string.digits
 
 @dataclass(frozen=True)
 class Account:
-    """An ACL user that may run stream commands on keys that begin with its own name."""
+    """A user of the message queue, who reaches the queues under his own name and no others."""
 
     username: str
     password: str
-
-    def uri(self, address: str, scheme: str = "redis") -> str:
-        """Return the `mq_uri` for clients.
-
-        The parameters are for redis-py 8: without them an endless read ends after five seconds, and
-        answers in a shape that the SDK does not expect.
-        """
-        query = "protocol=2&socket_timeout=31536000"
-        return f"{scheme}://{self.username}:{self.password}@{address}/?{query}"
-
-    def command(self) -> tuple[str, ...]:
-        """Return the Valkey command that makes the account, or makes it afresh."""
-        return ("ACL", "SETUSER", self.username, "reset", *self._rights())
-
-    def rule(self) -> str:
-        """Return the account as a line of Valkey's ACL file."""
-        return " ".join(("user", self.username, *self._rights()))
-
-    def _rights(self) -> tuple[str, ...]:
-        return ("on", f">{self.password}", f"~{self.username}:*", "+@stream")
 
 
 class Accounts:
@@ -59,7 +39,7 @@ class Accounts:
         return self._accounts.get(owner_id)
 
     def add(self, owner_id: int) -> Account:
-        """Give an owner an account. It is unknown to Valkey yet."""
+        """Give an owner an account. It is unknown to the message queue yet."""
         account = Account(f"{self._prefix}--{_random(16)}", _random(32))
         self._store.write(
             "INSERT INTO accounts(owner, username, password) VALUES(?, ?, ?)",
@@ -68,9 +48,9 @@ class Accounts:
         self._accounts[owner_id] = account
         return account
 
-    def rules(self) -> list[str]:
-        """Return all accounts as lines of Valkey's ACL file."""
-        return [account.rule() for account in self._accounts.values()]
+    def all(self) -> list[Account]:
+        """Return all accounts."""
+        return list(self._accounts.values())
 
     def items(self) -> list[tuple[int, Account]]:
         """Return all owners' numbers and accounts."""
@@ -78,8 +58,13 @@ class Accounts:
 
 
 def new_queue_name(account: Account) -> str:
-    """Return a fresh queue name: that of the stream and of its group, under the account's name."""
+    """Return a fresh queue name under the account's name: that of a stream and of its group."""
     return f"{account.username}:{_random(24)}"
+
+
+def username_of(queue: str) -> str:
+    """Return the name of the account that a queue belongs to."""
+    return queue.rpartition(":")[0]
 
 
 def _random(length: int) -> str:

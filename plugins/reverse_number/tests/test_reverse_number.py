@@ -1,7 +1,10 @@
 """The flows, run in memory: no core, no worker, no manifest."""
 
 import asyncio
+import json
+import re
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 from reverse_number import (
@@ -30,6 +33,20 @@ def atomic(world):
 def sequential(world, atomic):
     subflows = {"first_reverse_flow": atomic, "second_reverse_flow": atomic}
     return world.mount(ReverseNumberSequentialFlow, subflows)
+
+
+def test_the_readme_tells_what_each_class_takes_and_answers(world, atomic, sequential):
+    numbers = world.mount(ReverseNumbersFlow, {"reverse_flow": atomic})
+    flows = {
+        "ReverseNumberAtomicFlow": atomic,
+        "ReverseNumberSequentialFlow": sequential,
+        "ReverseNumbersFlow": numbers,
+    }
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text()
+    rows = re.findall(r"^\| `reverse_number\.(\w+)` \| `(.+?)` \| `(.+?)`", readme, re.MULTILINE)
+    assert [name for name, _, _ in rows] == list(flows)
+    for name, taken, answer in rows:
+        assert world.ask(flows[name], json.loads(taken)) == json.loads(answer)
 
 
 @pytest.mark.parametrize(

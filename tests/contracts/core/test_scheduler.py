@@ -8,9 +8,11 @@ import pytest
 from engine.colink import keys, wire
 from engine.colink.mailbox import decode_dispatch, encode_push
 from engine.core.server import Core
+from engine.model.message import FlowMessage
 from tests.support.stock import Messages, VtP2pCtx, blocking, sdk, stock_user
 
 SCHEDULER = "coflows_scheduler"
+pytestmark = pytest.mark.ours  # upstream's is a package of its own
 
 
 class Pusher:
@@ -35,8 +37,15 @@ class Pusher:
     async def push(self, receiver: "Pusher", flow_id: str, message: str, kind: str = "msg") -> str:
         """Push a message, and return the push task's id."""
         key = f"push_tasks:{message}:{kind}"
-        await blocking(self.client.update_entry, key, message.encode())
+        await blocking(self.client.update_entry, key, self.message(message))
         return await self.task(receiver, encode_push(flow_id, key))
+
+    def message(self, name: str) -> bytes:
+        """Return the bytes of the message that `push` sends under a name, the same each time."""
+        now = "2026-01-01 00:00:00.000000000"
+        return FlowMessage(
+            data={}, message_id=name, created_at=now, user_id=self.user_id
+        ).serialize()
 
     async def task(self, receiver: "Pusher", param: bytes) -> str:
         roles = {receiver.user_id: "receiver"}
@@ -105,7 +114,7 @@ async def test_a_push_to_another_brings_message_and_dispatch_at_once(ann, ben) -
     await ben.serve("f")
     push = await ann.push(ben, "f", "m1")
     assert (await ann.record(push)).status == (await ben.record(push)).status == "finished"
-    assert await ben.read("push_tasks:m1:msg") == b"m1"
+    assert await ben.read("push_tasks:m1:msg") == ann.message("m1")
     assert await ben.dispatches() == [("f", ["m1"])]
     assert await ann.dispatches() == []
 
@@ -155,12 +164,26 @@ async def test_an_unknown_flow_is_dispatched_at_the_default_point(ann: Pusher) -
 
 
 async def test_a_reply_is_stored_and_not_dispatched(ann: Pusher, ben: Pusher) -> None:
+    question = FlowMessage(data={}, reply_data={"mode": "storage", "to": ann.user_id})
+    await blocking(ben.client.update_entry, "push_tasks:m1:msg", question.serialize())
     await ann.push(ben, "storage", "m1", "response")
-    assert await ben.read("push_tasks:m1:response") == b"m1"
+    assert await ben.read("push_tasks:m1:response") == ann.message("m1")
     assert await ben.dispatches() == []
 
 
-@pytest.mark.parametrize("key", ["flows:x:init", "_internal:evil", "push_tasks:a:b:msg", "k"])
+async def test_a_reply_that_was_not_asked_of_its_sender_is_refused(ann, ben, outsider) -> None:
+    await ann.push(ben, "storage", "m1", "response")
+    assert await ben.read("push_tasks:m1:response") is None
+    question = FlowMessage(data={}, reply_data={"mode": "storage", "to": outsider.user_id})
+    await blocking(ben.client.update_entry, "push_tasks:m2:msg", question.serialize())
+    push = await ann.push(ben, "storage", "m2", "response")
+    assert await ben.read("push_tasks:m2:response") is None
+    assert (await ben.record(push)).status == "finished"
+
+
+@pytest.mark.parametrize(
+    "key", ["flows:x:init", "_internal:known_users:evil:core_addr", "push_tasks:a:b:msg", "k"]
+)
 async def test_only_message_keys_are_written_at_the_senders_wish(ann, ben, key) -> None:
     await blocking(ann.client.update_entry, key, b"evil")
     push = await ann.task(ben, encode_push("f", key))
@@ -203,8 +226,10 @@ async def test_a_sender_outside_the_core_is_served(outsider: Pusher, ben: Pusher
     sender.vt_p2p_ctx = VtP2pCtx()  # as operators have it
     assert (await ben.record(push)).status == "started"
     stored = Messages.of(ben.client, await blocking(ben.client.subscribe, "push_tasks:m1:msg", 0))
-    sender.send_variable("msg", b"m1", [sdk.Participant(user_id=ben.user_id, role="receiver")])
-    assert (await (await stored).next()).payload == b"m1"
+    sender.send_variable(
+        "msg", outsider.message("m1"), [sdk.Participant(user_id=ben.user_id, role="receiver")]
+    )
+    assert (await (await stored).next()).payload == outsider.message("m1")
     assert await ben.dispatches() == [("f", ["m1"])]
     assert (await ben.record(push)).status == "finished"
 
@@ -219,7 +244,7 @@ async def test_a_receiver_outside_the_core_finds_the_variable(
     receiver.set_task_id(push)
     receiver.vt_p2p_ctx = VtP2pCtx()  # as operators have it
     sender = sdk.Participant(user_id=ann.user_id, role="initiator")
-    assert await blocking(receiver.recv_variable, "msg", sender) == b"m1"
+    assert await blocking(receiver.recv_variable, "msg", sender) == ann.message("m1")
 
 
 async def test_starting_late_takes_up_what_waits(outsider: Pusher, ben: Pusher) -> None:

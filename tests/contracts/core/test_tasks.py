@@ -88,6 +88,7 @@ async def test_lists_and_latest_are_named_as_the_sheet_says(alice) -> None:
     assert await blocking(alice.read_entry, f"{protocols}:waiting") is None
 
 
+@pytest.mark.ours
 async def test_lists_and_records_are_listed_like_entries(alice) -> None:
     task_id = await _run([alice], agreement=False)
     user_id = alice.get_user_id()
@@ -117,6 +118,7 @@ async def test_an_event_comes_when_the_record_can_be_read(alice) -> None:
     assert (await _task(alice, task_id)).status == "started"
 
 
+@pytest.mark.ours
 async def test_a_late_subscriber_is_told_of_tasks_that_are_still_started(alice) -> None:
     first = await _run([alice], agreement=False)
     second = await _run([alice], agreement=False)
@@ -220,6 +222,20 @@ async def test_expired_tasks_cannot_be_confirmed(undecided) -> None:
         await blocking(users[1].confirm_task, task_id, True, False, "")
 
 
+@pytest.mark.ours  # upstream leaves them as they are
+async def test_tasks_nobody_decided_on_end_when_they_expire(core: Core, undecided) -> None:
+    now = int(time.time())
+    expired = await _run(undecided, agreement=True, expiration_time=now - 100)
+    alone = await _run(undecided[:1], agreement=True, expiration_time=now - 100)
+    later = await _run(undecided, agreement=True, expiration_time=now + 100)
+    await core.expiry.sweep(now)
+    assert await _statuses(undecided, expired) == ["rejected", "ignored", "ignored"]
+    assert await _statuses(undecided[:1], alone) == ["started"]
+    assert await _statuses(undecided, later) == ["approved", "waiting", "waiting"]
+    assert await _listed(undecided[1], "_internal:protocols:greet:waiting") == [later]
+
+
+@pytest.mark.ours
 async def test_tasks_that_make_no_sense_are_refused(core: Core, stub, alice, bob) -> None:
     caller = bearer(alice.jwt)
     for users in ([], [bob, alice], [alice, bob, bob]):
@@ -227,6 +243,7 @@ async def test_tasks_that_make_no_sense_are_refused(core: Core, stub, alice, bob
         assert await refused(stub.CreateTask(task, metadata=caller)) is Code.INVALID_ARGUMENT
 
 
+@pytest.mark.ours
 async def test_an_unknown_user_is_a_quick_clear_error_and_leaves_nothing(core, stub, alice) -> None:
     stranger = identity.KeyPair.generate().user_id
     task = wire.Task(
@@ -236,10 +253,8 @@ async def test_an_unknown_user_is_a_quick_clear_error_and_leaves_nothing(core, s
             wire.Participant(user_id=stranger, role="receiver"),
         ],
     )
-    began = time.monotonic()
     with pytest.raises(Exception, match=stranger):
-        await stub.CreateTask(task, metadata=bearer(alice.jwt))
-    assert time.monotonic() - began < 5
+        await stub.CreateTask(task, metadata=bearer(alice.jwt), timeout=20)
     assert await _listed(alice, "_internal:protocols:p:initiator:started") == []
 
 
@@ -264,7 +279,7 @@ class TestFromOtherCores:
     """§6.5: what another core sends to a user of this one."""
 
     @staticmethod
-    def _foreign(core: Core, receiver: str, **more) -> wire.Task:
+    def _foreign(core: Core, receiver: str, *others: wire.Participant, **more) -> wire.Task:
         """Return a task as another core's user would send it, its first decision signed."""
         other_core, sender = identity.KeyPair.generate(), identity.KeyPair.generate()
         consent = sender.sign_consent(other_core.public_key, int(time.time()) + 1000)
@@ -274,13 +289,14 @@ class TestFromOtherCores:
             participants=[
                 wire.Participant(user_id=sender.user_id, role="initiator"),
                 wire.Participant(user_id=receiver, role="receiver"),
+                *others,
             ],
             expiration_time=int(time.time()) + 1000,
             status="approved",
             **more,
         )
         decision = identity.sign_decision(other_core, task, consent, is_approved=True)
-        task.decisions.extend([decision, wire.Decision()])
+        task.decisions.extend([decision, *[wire.Decision()] * (1 + len(others))])
         return task
 
     async def test_a_new_task_waits_and_can_be_decided_on(self, core, stub) -> None:
@@ -299,6 +315,25 @@ class TestFromOtherCores:
         call = stub.InterCoreSyncTask(task, metadata=bearer(user.jwt))
         assert await refused(call) is Code.INVALID_ARGUMENT
 
+    async def test_decisions_that_nobody_signed_count_for_nothing(self, core, stub) -> None:
+        user = await make_user(core)
+        client = stock(core, user.jwt)
+        await blocking(client.policy_module_stop)
+        task = self._foreign(core, user.user_id, require_agreement=True)
+        task.decisions[1].is_approved = True
+        await stub.InterCoreSyncTask(task, metadata=bearer(user.jwt))
+        stored = await _task(client, task.task_id)
+        assert [decision.is_approved for decision in stored.decisions] == [True, False]
+
+    async def test_a_forged_decision_of_another_is_refused(self, core: Core, stub) -> None:
+        user, other = await make_user(core), await make_user(core)
+        third = wire.Participant(user_id=other.user_id, role="receiver")
+        task = self._foreign(core, user.user_id, third, require_agreement=True)
+        task.decisions[2].CopyFrom(task.decisions[0])
+        call = stub.InterCoreSyncTask(task, metadata=bearer(user.jwt))
+        assert await refused(call) is Code.INVALID_ARGUMENT
+
+    @pytest.mark.ours
     async def test_a_task_for_somebody_else_is_refused(self, core: Core, stub) -> None:
         user, other = await make_user(core), await make_user(core)
         task = self._foreign(core, other.user_id)
@@ -312,6 +347,7 @@ class TestFromOtherCores:
         call = stub.InterCoreSyncTask(task, metadata=bearer(user.jwt))
         assert await refused(call) is Code.INVALID_ARGUMENT
 
+    @pytest.mark.ours
     async def test_an_agreement_with_another_core_is_not_faked(self, core: Core, stub) -> None:
         user = await make_user(core)
         client = stock(core, user.jwt)
@@ -322,10 +358,37 @@ class TestFromOtherCores:
             await blocking(client.confirm_task, task.task_id, True, False, "")
         assert (await _task(client, task.task_id)).status == "waiting"
 
-    async def test_forwarding_and_reverse_connections_are_refused(self, core, stub) -> None:
+    async def test_forwarding_needs_a_connection_to_the_target(self, core, stub) -> None:
         user = await make_user(core)
         metadata = (*bearer(user.jwt), ("forwarding-target", "somebody"))
         call = stub.InterCoreSyncTask(wire.Task(), metadata=metadata)
         assert await refused(call) is Code.FAILED_PRECONDITION
+
+    async def test_a_reverse_connection_begins_with_a_task(self, core, stub) -> None:
+        user = await make_user(core)
         stream = stub.InterCoreSyncTaskWithReverseConnection(wire.Task(), metadata=bearer(user.jwt))
-        assert await refused(stream.read()) is Code.UNIMPLEMENTED
+        assert await refused(stream.read()) is Code.INVALID_ARGUMENT
+
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            ({"task_id": ""}, Code.INVALID_ARGUMENT),
+            ({"task_id": "status:waiting"}, Code.INVALID_ARGUMENT),
+            ({"expiration_time": 1}, Code.INTERNAL),
+            ({"decisions": []}, Code.INVALID_ARGUMENT),
+            ({"decisions": [wire.Decision()] * 2}, Code.INTERNAL),
+            ({"participants": []}, Code.INVALID_ARGUMENT),
+        ],
+        ids=["no-id", "an-id-that-is-a-key", "expired", "undecided", "unsigned", "nobody"],
+    )
+    async def test_a_task_that_makes_no_sense_is_refused(self, core, stub, change, code) -> None:
+        user = await make_user(core)
+        task = self._foreign(core, user.user_id)
+        for field, value in change.items():
+            task.ClearField(field)
+            task.MergeFrom(wire.Task(**{field: value}))
+        for call in (stub.InterCoreSyncTask, stub.InterCoreSyncTaskWithReverseConnection):
+            answer = call(task, metadata=bearer(user.jwt))
+            reply = answer if call is stub.InterCoreSyncTask else answer.read()
+            assert await refused(reply) is code
+        assert core.parts.tasks.get(user.user_id, task.task_id) is None
