@@ -26,6 +26,7 @@ from engine.daemon.server import ControlServer
 from engine.kits.aio import cancel_and_wait
 from engine.kits.clock import SystemClock
 from engine.kits.files import private_folder
+from engine.model.composition import Composition
 from engine.model.errors import EngineError
 from engine.model.home import Home
 from engine.workers.supervisor import Supervisor
@@ -70,8 +71,10 @@ class Engine:
         await self._stack.aclose()
 
 
-async def serve(home: Path, files: Sequence[Path] = (), environment: Mapping[str, str] = {}) -> int:
-    """Run an engine until it is told to stop; apply `files` first, if there are any.
+async def serve(
+    home: Path, manifests: Sequence[Composition] = (), environment: Mapping[str, str] = {}
+) -> int:
+    """Run an engine until it is told to stop; apply `manifests` first, if there are any.
 
     Returns the exit code, 0; raises what makes the apply impossible.
     """
@@ -81,7 +84,7 @@ async def serve(home: Path, files: Sequence[Path] = (), environment: Mapping[str
         loop.add_signal_handler(number, stop.set)
     async with Engine(home) as engine:
         ends = [asyncio.create_task(e.wait()) for e in (stop, engine.server.stopped)]
-        applying = asyncio.create_task(_apply(engine.controller, files, environment))
+        applying = asyncio.create_task(_apply(engine.controller, manifests, environment))
         try:
             await asyncio.wait((*ends, applying), return_when=asyncio.FIRST_COMPLETED)
             if applying.done():
@@ -93,13 +96,12 @@ async def serve(home: Path, files: Sequence[Path] = (), environment: Mapping[str
 
 
 async def _apply(
-    controller: Controller, files: Sequence[Path], environment: Mapping[str, str]
+    controller: Controller, manifests: Sequence[Composition], environment: Mapping[str, str]
 ) -> None:
-    """Apply `files` and print how it goes; what fails is tried again by the engine, in its time."""
-    if not files:
+    """Apply manifests and print how it goes; what fails is tried again by the engine, in time."""
+    if not manifests:
         return
-    names = [str(file) for file in files]
-    async for line in controller.apply(names, environment, wait=True, timeout=_FOR_EVER):
+    async for line in controller.apply(manifests, environment, wait=True, timeout=_FOR_EVER):
         if "text" in line or "message" in line:
             print(line.get("text") or line["message"], flush=True)  # noqa: T201
 

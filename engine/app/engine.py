@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.daemon.client import ControlClient
 from engine.daemon.lock import wait_released
+from engine.model.composition import Composition
 from engine.model.errors import EngineNotRunningError, LockHeldError, TransientError
 from engine.model.home import Home
 
@@ -75,14 +76,16 @@ def _free_or_answering(client: ControlClient, layout: Home) -> bool:
     return True
 
 
-def run_foreground(home: Path, files: Sequence[Path], environment: Mapping[str, str]) -> int:
-    """Run the engine in this process, apply `files`, and stay until a signal; the exit code.
+def run_foreground(
+    home: Path, manifests: Sequence[Composition], environment: Mapping[str, str]
+) -> int:
+    """Run the engine in this process, apply `manifests`, and stay until a signal; the exit code.
 
     Raises LockHeldError when an engine runs in `home` already.
     """
     from engine.app.background import serve  # heavy: gRPC and all; only this command needs it here
 
-    return asyncio.run(serve(home, files, environment))
+    return asyncio.run(serve(home, manifests, environment))
 
 
 def _answers(client: ControlClient) -> bool:

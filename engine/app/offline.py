@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 from engine.controller.identities import Identities
@@ -10,7 +11,8 @@ from engine.core.offline import Entries, read_entries
 from engine.flows import Flow
 from engine.flows.catalog import DescribedCatalog, describe
 from engine.hooks import load_catalog
-from engine.loading import load
+from engine.loading import Contents, load_composition
+from engine.model.composition import Composition
 from engine.model.home import Home
 from engine.model.manifest import Manifest
 from engine.reconcile.desired import desired
@@ -21,16 +23,17 @@ from engine.reconcile.steps import Plan
 _PREFIXES = ("flows", "engine", "instance_metadata")
 
 
-def plan(home: Path, file: Path, environment: Mapping[str, str]) -> Plan:
-    """Return what applying `file` would do, with the engine of `home` started first.
+def plan(home: Path, composition: Composition, environment: Mapping[str, str]) -> Plan:
+    """Return what applying `composition` would do, with the engine of `home` started first.
 
     Nothing is written. Raises InvalidManifestError with all faults.
     """
     catalog = DescribedCatalog.from_json(describe(load_catalog(Flow)))
-    manifest = load(file, catalog, environment)
+    loaded = load_composition(composition, catalog, environment, Contents())
+    manifest = loaded.manifest
     wanted = desired(
         manifest,
-        lambda name: catalog.config_of(name).get("subflows_config") or {},
+        cache(lambda name: catalog.config_of(name).get("subflows_config") or {}),
         lambda name: catalog.digest(name.partition(".")[0]),
     )
     return make_plan(wanted, asyncio.run(_observe(Home(home), manifest)), others=frozenset())

@@ -6,6 +6,7 @@ import typer
 
 from engine.cli.commands import (
     call,
+    composition,
     dead,
     generations,
     installed,
@@ -40,6 +41,7 @@ def build() -> typer.Typer:
         manifests.validate,
         manifests.plan,
         manifests.apply,
+        composition.config,
         observing.status,
         call.call,
         observing.logs,
@@ -52,6 +54,7 @@ def build() -> typer.Typer:
         installed.flows,
         starting.schema,
         starting.init,
+        starting.completion,
         manifests.down,
     ):
         application.command(cls=Command)(command)

@@ -1,37 +1,38 @@
 """Checking manifests in this process, before any engine is asked. Heavy to import: YAML, schema."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from engine.cli.installation import catalog
-from engine.loading import check_together, load_all, variables
+from engine.loading import check_together, load_all
+from engine.model.composition import Composition
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Manifests without a fault: their absolute paths, names, and the variables they refer to."""
+    """Manifests without a fault: of what they are put together (absolute paths), their names.
 
-    files: tuple[str, ...]
+    `environment` has the variables that they refer to, as far as this process has them; what their
+    env files say is not in it, for whoever loads them reads these again.
+    """
+
+    compositions: tuple[Composition, ...]
     names: tuple[str, ...]
     environment: dict[str, str]
 
 
-def check(files: Sequence[Path], environment: Mapping[str, str]) -> Checked:
-    """Check `files` alone and together; `environment` gives the values of `${oc.env:...}`.
+def check(compositions: Sequence[Composition], environment: Mapping[str, str]) -> Checked:
+    """Check manifests alone and together; `environment` gives the values of `${oc.env:...}`.
 
     A file that is named twice counts once.
     Raises InvalidManifestError with all faults of all files.
     """
-    # Links stay: the engine watches what was named, wherever it points to by then.
-    paths = {os.path.normpath(file.absolute()): file for file in reversed(files)}
-    files = [*reversed(paths.values())]
-    manifests = load_all(files, catalog(), environment)
-    check_together(manifests)
-    needed = {name for file in files for name in variables(file.read_text(encoding="utf-8-sig"))}
+    once = {composition.absolute(): composition for composition in reversed(compositions)}
+    loaded = load_all([*reversed(once.values())], catalog(), environment)
+    check_together([found.manifest for found in loaded])
+    needed = {name for found in loaded for name in found.environment}
     return Checked(
-        tuple(reversed(paths)),
-        tuple(manifest.name for manifest in manifests),
+        tuple(reversed(once)),
+        tuple(found.manifest.name for found in loaded),
         {name: environment[name] for name in sorted(needed) if name in environment},
     )

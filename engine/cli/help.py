@@ -12,10 +12,19 @@ from typer.core import TyperCommand, TyperGroup
 Row = tuple[str, str]
 
 EXAMPLES = {
-    "validate": ("engine validate manifest.yaml", "engine validate manifests/*.yaml -o json"),
+    "validate": (
+        "engine validate manifest.yaml",
+        "engine validate manifests/*.yaml -o json",
+        "engine validate manifest.yaml -f production.yaml --profile large",
+    ),
     "plan": ("engine plan manifest.yaml", "engine plan manifest.yaml --detailed-exitcode"),
+    "config": (
+        "engine config manifest.yaml -f production.yaml",
+        "engine config manifest.yaml --explain users.user0.workers.dispatch",
+    ),
     "apply": (
         "engine apply manifest.yaml",
+        "engine apply manifest.yaml -f production.yaml --env-file production.env",
         "engine apply --dry-run manifest.yaml",
         "engine --home /data apply --foreground manifest.yaml",
     ),
@@ -34,8 +43,12 @@ EXAMPLES = {
     "flows": ("engine flows", "engine flows reverse_number.ReverseNumberAtomicFlow"),
     "users": ("engine users", "engine users token user0 --expires-in 3600"),
     "token": ("engine users token user0",),
-    "schema": ("engine schema > manifest.v1.schema.json",),
+    "schema": (
+        "engine schema > manifest.v1.schema.json",
+        "engine schema --layer > layer.v1.schema.json",
+    ),
     "init": ("engine init", "engine init flows/mine.yaml"),
+    "completion": ("engine completion bash", "engine completion fish > engine.fish"),
     "down": ("engine down reverse-number", "engine down --all", "engine down --all --purge"),
     "core": ("engine core --help", "engine core --home /data/core --port 2021"),
 }

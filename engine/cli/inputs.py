@@ -1,10 +1,44 @@
-"""What users type, parsed: the target and the input of a call."""
+"""What users type, parsed: the manifests that are meant, the target and the input of a call."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from engine.model.composition import Composition
 from engine.model.errors import UsageError
+
+
+def compositions(
+    files: Sequence[Path] | None,
+    layers: Sequence[Path] | None,
+    profiles: Sequence[str] | None,
+    env_files: Sequence[Path] | None,
+) -> tuple[Composition, ...]:
+    """Return the manifests `files`, each with its layers, profiles and env files.
+
+    Without files the first layer is the manifest, as in `-f base.yaml -f prod.yaml`. Raises
+    UsageError when nothing is named, or when layers would belong to several manifests.
+    """
+    named, over = list(files or ()), list(layers or ())
+    if not named and over:
+        named = [over.pop(0)]
+    if not named:
+        raise UsageError("Missing argument 'FILE'.", "Name a manifest; to write one: engine init")
+    if len(named) > 1 and over:
+        raise UsageError(
+            f"To which of {', '.join(map(str, named))} does the layer {over[0]} belong?",
+            "Name one manifest where there are layers.",
+        )
+    return tuple(
+        Composition(
+            str(file),
+            tuple(map(str, over)),
+            tuple(profiles or ()),
+            tuple(map(str, env_files or ())),
+        )
+        for file in named
+    )
 
 
 def target(text: str) -> tuple[str, str]:

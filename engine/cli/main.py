@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from engine.cli import failures
+from engine.cli import completing, failures
 from engine.cli.application import build
 from engine.cli.exit_codes import ExitCode, exit_code
 from engine.cli.output import complain
@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str], session: Session) -> int:
     """Parse and run; typer's own `main` is passed by, for it has catches of its own."""
     command = typer.main.get_command(build())
+    if completing.complete():
+        return completing.answer(command)
     try:
         with command.make_context("engine", arguments, obj=session) as context:
             return int(command.invoke(context) or ExitCode.DONE)

@@ -18,7 +18,22 @@ Output = Annotated[
     Format,
     typer.Option("-o", "--output", metavar="FORMAT", help="text for people, or json for programs."),
 ]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Manifests.")]
+Files = Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="Manifests.")]
+File = Annotated[Path | None, typer.Argument(metavar="FILE", help="A manifest.")]
+Layers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-f", "--layer", metavar="FILE", help="Lay FILE over the manifest; later over earlier ones."
+    ),
+]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option("--profile", metavar="NAME", help="Lay the manifest's profile NAME over it."),
+]
+EnvFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--env-file", metavar="FILE", help="Take variables from FILE, NAME=value a line."),
+]
 LONGEST_TIMEOUT = 30 * 86400
 """More seconds than anybody waits, and few enough for the clocks of every system."""
 Timeout = Annotated[

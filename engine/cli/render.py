@@ -275,3 +275,24 @@ def history(value: Sequence[Json], zone: tzinfo | None = None) -> str:
 def events(value: Sequence[Json], zone: tzinfo | None = None) -> str:
     """Return events, one a line, in the order given."""
     return "\n".join(event(one, zone) for one in value)
+
+
+def explanation(value: Json) -> str:
+    """Return what `engine config --explain` shows: the value, who sets it, what that overrides."""
+    sources = [{**value, "value": value["written"]}, *value["overrides"]]
+    rows = [
+        [
+            "over" if number else "set in",
+            f"{source['file']}:{source['line']}:{source['column']}",
+            _limited(source["value"]),
+            f"({source['origin']})" if source["origin"] else "",
+        ]
+        for number, source in enumerate(sources)
+        if source["file"]
+    ]
+    return "\n".join([f"{value['path']}: {_limited(value['value'])}", *columns(rows, indent=2)])
+
+
+def _limited(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _VALUE_LIMIT else f"{text[:_VALUE_LIMIT]}…"

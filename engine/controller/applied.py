@@ -1,21 +1,27 @@
 """Which manifests are applied, kept on disk so that a killed engine takes up where it was.
 
-Beside each file's name stands the text of its last good generation: when the engine starts and the
-file is broken or gone, that text still counts.
+Beside each file's name stands the text of its last good generation, and those of all files it was
+put together of: when the engine starts and one of them is broken or gone, these texts still count.
+Env files are only named: what is in them may be secret.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from engine.kits.files import write_atomically
+from engine.model.composition import Composition
 from engine.model.errors import PermanentError, TransientError
 
 
 @dataclass(frozen=True)
 class AppliedRecord:
-    """One applied manifest. `users` are the names whose storage may hold something of it."""
+    """One applied manifest. `users` are the names whose storage may hold something of it.
+
+    `text` is that of `file`, `parts` are those of the files it includes and of its layers, by path.
+    """
 
     name: str
     file: str
@@ -24,6 +30,20 @@ class AppliedRecord:
     users: tuple[str, ...] = ()
     removing: str = ""
     """"" while it is wanted; `release` or `purge` once `engine down` was asked for."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+    env_files: tuple[str, ...] = ()
+
+    @property
+    def composition(self) -> Composition:
+        """Return of what the manifest is put together."""
+        return Composition(self.file, self.layers, self.profiles, self.env_files)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Return the texts of all its files by path, none while it has no good generation."""
+        return {self.file: self.text, **self.parts} if self.text else {}
 
 
 class AppliedStore:
@@ -67,12 +87,15 @@ def _read(file: Path) -> list[AppliedRecord]:
     except FileNotFoundError:
         return []
     try:
-        return [
-            AppliedRecord(**(fields | {"users": tuple(fields["users"])}))
-            for fields in json.loads(text)
-        ]
+        return [_record(fields) for fields in json.loads(text)]
     except (ValueError, TypeError, KeyError) as error:
         raise PermanentError(
             f"{file}, the list of applied manifests, is damaged: {error}.",
             "Move it away; then apply the manifests again.",
         ) from error
+
+
+def _record(fields: Mapping[str, Any]) -> AppliedRecord:
+    names = ("users", "layers", "profiles", "env_files")
+    lists = {name: tuple(fields.get(name, ())) for name in names}
+    return AppliedRecord(**{**fields, **lists})

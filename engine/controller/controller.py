@@ -8,13 +8,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from engine.controller.applied import AppliedRecord, AppliedStore
 from engine.controller.cores import Cores
 from engine.controller.events import EventLog
 from engine.controller.history import History
-from engine.controller.manifest_file import renamed
+from engine.controller.manifest_files import renamed
 from engine.controller.manifest_loop import ManifestLoop, World
 from engine.controller.plugins import Plugins
 from engine.controller.sessions import Sessions
@@ -23,7 +24,8 @@ from engine.controller.workloads import Workloads
 from engine.flows.catalog import DescribedCatalog
 from engine.kits.aio import map_limited
 from engine.kits.clock import Clock
-from engine.loading import check_together, load
+from engine.loading import Loaded, check_together, load_all
+from engine.model.composition import Composition
 from engine.model.errors import Fault, InvalidManifestError, NotFoundError, UsageError
 from engine.model.home import Home
 from engine.model.manifest import Manifest
@@ -68,6 +70,8 @@ class Controller:
             history=History(home.history),
             manifests_of=self._manifests_of,
             manifests_but=self._manifests_but,
+            environment=MappingProxyType(os.environ),
+            read_anew=self._set_watch,
             claims_changed=self._wake_invalid,
         )
         self._loops: dict[str, ManifestLoop] = {}
@@ -79,7 +83,7 @@ class Controller:
         self._supervisor.on_change(self._process_changed)
         self._supervisor.on_audit(self._refused)
         for record in self._applied.all():
-            self._add_loop(record, os.environ)
+            self._add_loop(record, {})
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -106,34 +110,37 @@ class Controller:
         """Return the last good generation of every applied manifest, by name."""
         return {name: loop.manifest for name, loop in self._loops.items() if loop.manifest}
 
-    async def plan(self, file: str, environment: Mapping[str, str]) -> Plan:
-        """Return what an apply of `file` would do now; nothing is written or started.
+    async def plan(self, composition: Composition, environment: Mapping[str, str]) -> Plan:
+        """Return what an apply of `composition` would do now; nothing is written or started.
 
         Raises InvalidManifestError with all faults.
         """
-        manifest = (await self._load([file], environment))[0]
-        loop = self._loops.get(manifest.name)
+        (loaded,) = await self._load([composition], environment)
+        loop = self._loops.get(loaded.manifest.name)
         users = loop.users if loop else frozenset[str]()
-        draft = ManifestLoop.draft(self._world, manifest, environment, users)
+        draft = ManifestLoop.draft(self._world, loaded, users)
         return await draft.plan()
 
     async def apply(
         self,
-        files: Sequence[str],
+        compositions: Sequence[Composition],
         environment: Mapping[str, str],
         *,
         wait: bool,
         timeout: float,
     ) -> AsyncIterator[Line]:
-        """Take over `files` as they are now, and yield progress until all of them are converged.
+        """Take over manifests as they are now, and yield progress until all of them are converged.
 
         The last line is `{"type": "result", "exit_code", "message", "manifests"}`: 0 converged, 4
         some steps failed (they are tried again in the background), 5 `timeout` seconds passed.
         Raises InvalidManifestError, before anything is changed, when one of the files has faults.
         """
-        manifests = await self._load(files, environment, fresh=True)
-        loops = [self._take_over(manifest, environment) for manifest in manifests]
-        names = [manifest.name for manifest in manifests]
+        found = await self._load(compositions, environment, fresh=True)
+        loops = [
+            self._take_over(loaded.manifest, composition, environment)
+            for loaded, composition in zip(found, compositions, strict=True)
+        ]
+        names = [loop.name for loop in loops]
         if not wait:
             yield _result(_CONVERGED, f"{', '.join(names)}: taken over, not waited for.", names)
             return
@@ -177,26 +184,24 @@ class Controller:
             yield line
 
     async def _load(
-        self, files: Sequence[str], environment: Mapping[str, str], *, fresh: bool = False
-    ) -> list[Manifest]:
-        """Load `files` and check them together with what is applied already."""
+        self,
+        compositions: Sequence[Composition],
+        environment: Mapping[str, str],
+        *,
+        fresh: bool = False,
+    ) -> list[Loaded]:
+        """Load manifests and check them together with what is applied already."""
         catalog = await self._plugins.catalog(fresh=fresh)
-        known = {**os.environ, **environment}
-        manifests: list[Manifest] = []
-        faults: list[Fault] = []
-        for file in files:
-            try:
-                manifests.append(await asyncio.to_thread(load, Path(file), catalog, known))
-            except InvalidManifestError as error:
-                faults += error.faults
-        if faults:
-            raise InvalidManifestError(faults)
+        loaded = await asyncio.to_thread(
+            load_all, compositions, catalog, environment, inherited=self._world.environment
+        )
+        manifests = [found.manifest for found in loaded]
         faults = [fault for manifest in manifests if (fault := self._renamed(manifest))]
         if faults:
             raise InvalidManifestError(faults)
         names = {manifest.name for manifest in manifests}
         check_together([*self._manifests_but(names), *manifests])
-        return manifests
+        return loaded
 
     def _renamed(self, manifest: Manifest) -> Fault | None:
         """Return the fault of a file that is applied under another name than it has now."""
@@ -219,16 +224,18 @@ class Controller:
             if loop.invalid:
                 loop.wake()
 
-    def _take_over(self, manifest: Manifest, environment: Mapping[str, str]) -> ManifestLoop:
-        """Make the loop of `manifest` follow its file, with `environment`, from now on."""
+    def _take_over(
+        self, manifest: Manifest, composition: Composition, environment: Mapping[str, str]
+    ) -> ManifestLoop:
+        """Make the loop of `manifest` follow its files, with `environment`, from now on."""
         loop = self._loops.get(manifest.name) or self._add_loop(
             # Generations are counted on from those of an earlier life.
             AppliedRecord(
                 manifest.name, manifest.file, self._world.history.newest(manifest.name), ""
             ),
-            {**os.environ, **environment},
+            environment,
         )
-        loop.take_over(manifest, {**os.environ, **environment})
+        loop.take_over(manifest, composition, environment)
         self._set_watch()
         return loop
 
@@ -248,7 +255,11 @@ class Controller:
 
     def _set_watch(self) -> None:
         if self._watch is not None:
-            self._watch.set_files({Path(loop.file) for loop in self._loops.values()})
+            loops = self._loops.values()
+            self._watch.set_files(
+                {Path(file) for loop in loops for file in loop.files},
+                {Path(folder) for loop in loops for folder in loop.folders},
+            )
 
     def _wake_all(self) -> None:
         for loop in self._loops.values():

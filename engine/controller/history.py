@@ -5,16 +5,18 @@ a secret is in them only if somebody wrote it into a manifest.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from engine.kits.files import private_folder, write_atomically
+from engine.model.composition import Composition
 from engine.model.errors import NotFoundError
 
 KEPT = 100
 """So many generations of a manifest are kept."""
 
+_LISTS = ("steps", "layers", "profiles", "env_files")
 PROGRESSING, CONVERGED, FAILED = "Progressing", "Converged", "Failed"
 
 
@@ -24,7 +26,8 @@ class Generation:
 
     `time` is when it was first seen, in Unix seconds; `steps` are the lines of what was planned for
     it until it had converged; `result` is Progressing, Converged or Failed, and `message` says what
-    failed.
+    failed. `text` is that of `file`, `parts` are those of the files it includes and of its
+    `layers`, by path.
     """
 
     manifest: str
@@ -35,6 +38,20 @@ class Generation:
     steps: tuple[str, ...] = ()
     result: str = PROGRESSING
     message: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+    env_files: tuple[str, ...] = ()
+
+    @property
+    def composition(self) -> Composition:
+        """Return of what the manifest was put together."""
+        return Composition(self.file, self.layers, self.profiles, self.env_files)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Return the texts of all its files, by path."""
+        return {self.file: self.text, **self.parts}
 
 
 class History:
@@ -90,8 +107,9 @@ class History:
 def _read(file: Path) -> Generation | None:
     try:
         fields = json.loads(file.read_text())
-        return Generation(**(fields | {"steps": tuple(fields["steps"])}))
-    except (OSError, ValueError, TypeError, KeyError):
+        lists = {name: tuple(fields.get(name, ())) for name in _LISTS}
+        return Generation(**(fields | lists))
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 

@@ -9,8 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 
 import structlog
@@ -19,9 +18,9 @@ from engine.controller.applied import AppliedRecord, AppliedStore
 from engine.controller.cores import Cores
 from engine.controller.events import EventLog
 from engine.controller.execute import Executor
-from engine.controller.history import CONVERGED, FAILED, Generation, History
+from engine.controller.history import CONVERGED, FAILED, History
 from engine.controller.journal import Journal
-from engine.controller.manifest_file import load_applied, read_text
+from engine.controller.manifest_files import ManifestFiles
 from engine.controller.observe import observe
 from engine.controller.plugins import Plugins
 from engine.controller.sessions import Sessions
@@ -31,10 +30,10 @@ from engine.kits.aio import cancel_and_wait
 from engine.kits.backoff import Backoff
 from engine.kits.clock import Clock
 from engine.kits.digest import digest
-from engine.loading import check_together, load_text
+from engine.loading import Loaded
+from engine.model.composition import Composition
 from engine.model.errors import EngineError, Fault, InvalidManifestError
 from engine.model.manifest import Manifest
-from engine.model.secrets import variables
 from engine.model.status import ManifestStatus
 from engine.reconcile.conditions import conditions
 from engine.reconcile.desired import desired as desired_of
@@ -72,6 +71,10 @@ class World:
     """The applied manifests but those of these names."""
     claims_changed: Callable[[], None]
     """Called when a manifest may have given up what another one wants."""
+    environment: Mapping[str, str]
+    """What this process inherited; it goes behind env files and what an apply brings."""
+    read_anew: Callable[[], None]
+    """Called when a loop has read its files, which may be others than before."""
 
 
 class ManifestLoop:
@@ -79,7 +82,6 @@ class ManifestLoop:
 
     def __init__(self, world: World, record: AppliedRecord, environment: Mapping[str, str]) -> None:
         self.name = record.name
-        self.file = record.file
         self.manifest: Manifest | None = None
         """The generation that is kept up, None until it is loaded."""
         self.claims: Manifest | None = None
@@ -88,9 +90,8 @@ class ManifestLoop:
         self.followers: set[asyncio.Queue[dict[str, Any] | None]] = set()
         self.removed = False
         self._world = world
-        self._environment = dict(environment)
-        self._text = record.text
-        self._seen: str | None = None
+        self._files = ManifestFiles(record, environment, world.environment)
+        self._referenced: Mapping[str, str] = {}
         self._generation = record.generation
         self._made = 0
         self._journal = Journal(world.history)
@@ -107,18 +108,28 @@ class ManifestLoop:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def draft(
-        cls,
-        world: World,
-        manifest: Manifest,
-        environment: Mapping[str, str],
-        users: frozenset[str],
-    ) -> "ManifestLoop":
+    def draft(cls, world: World, loaded: Loaded, users: frozenset[str]) -> "ManifestLoop":
         """Return a loop that only plans: it is never started and stores nothing."""
-        loop = cls(world, AppliedRecord(manifest.name, manifest.file, 0, ""), environment)
-        loop.manifest = manifest
+        manifest = loaded.manifest
+        loop = cls(world, AppliedRecord(manifest.name, manifest.file, 0, ""), {})
+        loop.manifest, loop._referenced = manifest, loaded.environment
         loop.users = users
         return loop
+
+    @property
+    def file(self) -> str:
+        """Return the path of the manifest's own file."""
+        return self._files.composition.file
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Return the paths of all files on which the manifest depends."""
+        return self._files.files
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """Return the paths of the folders whose fragments it includes."""
+        return self._files.folders
 
     def start(self) -> None:
         """Run the loop from now on."""
@@ -143,15 +154,15 @@ class ManifestLoop:
         """Look again after a process of ours started, ended or told something."""
         self._wake.set()
 
-    def take_over(self, manifest: Manifest, environment: Mapping[str, str]) -> None:
-        """Want what the file says now, with these environment variables; undoes `remove`."""
-        if self.manifest is not None and manifest.file != self.file:
-            self._event("ManifestMoved", f"read from {manifest.file} now; before: {self.file}")
+    def take_over(
+        self, manifest: Manifest, composition: Composition, environment: Mapping[str, str]
+    ) -> None:
+        """Want what the files say now, with these environment variables; undoes `remove`."""
+        if self.manifest is not None and composition.file != self.file:
+            self._event("ManifestMoved", f"read from {composition.file} now; before: {self.file}")
         self.claims = manifest
-        self._environment = dict(environment)
         self._removing = ""
-        self.file = manifest.file
-        self._seen = None
+        self._files.replace(composition, environment)
         self._ask()
 
     def remove(self, *, purge: bool) -> None:
@@ -281,7 +292,7 @@ class ManifestLoop:
             self._world.workloads,
             catalog=catalog,
             core=self._core,
-            environment=self._referenced(),
+            environment=self._referenced,
             manifest=self.manifest,
             desired=wanted,
             tell=self._tell,
@@ -289,44 +300,34 @@ class ManifestLoop:
         return await executor.execute(plan)
 
     async def _reload(self, catalog: DescribedCatalog) -> None:
-        """Read the file if its content changed; a faulty one changes nothing but the status."""
-        content = read_text(self.file)
-        seen = digest([content, sorted(self._environment.items()), catalog.fingerprint])
-        if seen == self._seen:
+        """Read the files if a content changed; faulty ones change nothing but the status."""
+        if not await self._files.changed(catalog):
             return
-        self._seen = seen
         try:
-            manifest = await self._load(catalog)
+            others = partial(self._world.manifests_but, [self.name])
+            loaded = await self._files.read(catalog, others)
         except InvalidManifestError as error:
             self._refuse(error.faults)
             if self.manifest is None:
-                text = self._text
-                self.manifest = load_text(text, Path(self.file), catalog, self._environment)
-                self.claims = self.manifest
+                self._use(await self._files.last_good(catalog, error))
             return
+        finally:
+            self._world.read_anew()
         if self._faults:
             self._event("ManifestValid", "the file is valid again")
         self._faults = ()
-        if content != self._text or self._generation == 0:
+        self._use(loaded)
+        if self._files.take() or self._generation == 0:
             self._generation += 1
-            now = self._world.clock.now()
-            self._journal.begin(
-                Generation(self.name, self._generation, now, self.file, content or "")
-            )
-        self._text, self.manifest, self.claims = content or "", manifest, manifest
+            self._journal.begin(self._files.generation(self._generation, self._world.clock.now()))
         self._world.claims_changed()
-        self._remember(self.users | _own_users(manifest))
+        self._remember(self.users | _own_users(loaded.manifest))
+        if await self._files.changed(catalog):
+            self.wake()  # it was saved again before it was watched
 
-    async def _load(self, catalog: DescribedCatalog) -> Manifest:
-        """Return what the file says, or raise InvalidManifestError when that cannot be taken up."""
-        file, environment = self.file, self._environment
-        manifest = await asyncio.to_thread(load_applied, file, self.name, catalog, environment)
-        try:
-            check_together([*self._world.manifests_but([self.name]), manifest])
-        except InvalidManifestError:
-            self._seen = None  # the others may give up what this one wants, so look again
-            raise
-        return manifest
+    def _use(self, loaded: Loaded) -> None:
+        self.manifest = self.claims = loaded.manifest
+        self._referenced = loaded.environment
 
     def _refuse(self, faults: tuple[Fault, ...]) -> None:
         """Note the faults of the file; what was declared before them stays."""
@@ -337,7 +338,7 @@ class ManifestLoop:
     def _want(self, catalog: DescribedCatalog, removing: str = "") -> Desired:
         if self.manifest is None or removing:
             return Desired(self.name, file=self.file)
-        environment = self._referenced()
+        environment = dict(self._referenced)
 
         def code_digest(class_name: str) -> str:
             plugin = catalog.digest(class_name.partition(".")[0])
@@ -370,23 +371,9 @@ class ManifestLoop:
     def _core(self) -> Any:
         return self.manifest.core if self.manifest else Manifest("", "").core
 
-    def _referenced(self) -> dict[str, str]:
-        """Return the environment variables that the manifest refers to: workers get no others."""
-        names = variables(self._text)
-        return {name: self._environment[name] for name in names if name in self._environment}
-
     def _remember(self, users: frozenset[str]) -> None:
         self.users = users
-        self._world.applied.put(
-            AppliedRecord(
-                self.name,
-                self.file,
-                self._generation,
-                self._text,
-                tuple(sorted(users)),
-                self._removing,
-            )
-        )
+        self._world.applied.put(self._files.record(self._generation, users, self._removing))
 
     def _event(self, type_: str, message: str, resource: str = "") -> None:
         self._world.events.add(type_, message, manifest=self.name, resource=resource)

@@ -6,7 +6,7 @@ one save.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -38,13 +38,21 @@ class FileWatch:
         self._observer: BaseObserver = Observer()
         self._watches: dict[Path, ObservedWatch] = {}
         self._files: frozenset[str] = frozenset()
+        self._folders: frozenset[str] = frozenset()
         self._timer: asyncio.TimerHandle | None = None
         self._observer.start()
 
-    def set_files(self, files: set[Path]) -> None:
-        """Watch exactly `files` from now on; a folder that is not there is skipped until it is."""
+    def set_files(self, files: Set[Path], folders: Set[Path] = frozenset()) -> None:
+        """Watch exactly `files`, and all that is right in `folders`, from now on.
+
+        A folder that is not there is skipped until it is.
+        """
         self._files = frozenset(_spellings(files))
-        folders = {Path(spelling).parent for spelling in self._files}
+        self._folders = frozenset(_spellings(folders))
+        parents = {Path(spelling).parent for spelling in self._files}
+        self._watch(parents | {Path(spelling) for spelling in self._folders})
+
+    def _watch(self, folders: set[Path]) -> None:
         for folder in set(self._watches) - folders:
             self._observer.unschedule(self._watches.pop(folder))
         for folder in folders - set(self._watches):
@@ -65,13 +73,14 @@ class FileWatch:
             self._loop.call_soon_threadsafe(self._seen, paths)
 
     def _seen(self, paths: set[str]) -> None:
-        if self._files.isdisjoint(paths):
+        parents = {str(Path(path).parent) for path in paths}
+        if self._files.isdisjoint(paths) and self._folders.isdisjoint(parents):
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(QUIET, self._on_change)
 
 
-def _spellings(files: set[Path]) -> set[str]:
+def _spellings(files: Set[Path]) -> set[str]:
     """Return each file as given and with links resolved: a link or its target may be changed."""
     return {str(file.absolute()) for file in files} | {str(file.resolve()) for file in files}

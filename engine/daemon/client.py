@@ -37,6 +37,10 @@ class ControlClient:
         """Return the JSON value that `GET path?query` answers with."""
         return self._request("GET", f"{path}?{urlencode(query)}" if query else path)
 
+    def glance(self, path: str, *, timeout: float) -> Any:
+        """Return the JSON value that `GET path` answers with within `timeout` seconds."""
+        return self._request("GET", path, timeout=timeout)
+
     def post(
         self, path: str, body: Mapping[str, Any], *, timeout: float | None = REQUEST_TIMEOUT
     ) -> Any:

@@ -18,6 +18,7 @@ from engine.controller.controller import Controller
 from engine.controller.operations import Operations
 from engine.kits.aio import cancel_and_wait
 from engine.model import errors
+from engine.model.composition import Composition
 from engine.model.home import Home
 from engine.model.status import to_json
 from engine.reconcile import text
@@ -139,13 +140,14 @@ class ControlServer:
 
     async def _plan(self, request: web.Request) -> web.Response:
         body = await request.json()
-        plan = await self._controller.plan(body["file"], body.get("environment", {}))
+        composition = Composition.from_json(body["manifest"])
+        plan = await self._controller.plan(composition, body.get("environment", {}))
         return web.json_response(text.to_json(plan) | {"text": text.plan_text(plan)})
 
     async def _apply(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         progress = self._controller.apply(
-            body["files"],
+            [Composition.from_json(manifest) for manifest in body["manifests"]],
             body.get("environment", {}),
             wait=body.get("wait", True),
             timeout=float(body.get("timeout") or 120.0),

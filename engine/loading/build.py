@@ -7,7 +7,10 @@ from typing import Any
 
 from engine.flows.schemas import expanded
 from engine.loading.document import Document
+from engine.loading.faults import Place
+from engine.loading.paths import Path as ValuePath
 from engine.loading.paths import path_text
+from engine.loading.source import absolute
 from engine.model.ids import DEFAULT_DISPATCH_POINT, LOCAL
 from engine.model.manifest import (
     DEFAULT_MAILBOX_LIMIT,
@@ -26,49 +29,65 @@ from engine.model.manifest import (
 Value = Mapping[str, Any]
 
 
-def absolute(file: Path) -> Path:
-    """Return `file` without dots in it, from the root on. Links are not followed."""
-    return Path(os.path.normpath(file.absolute()))
-
-
 def build(value: Value, document: Document, file: Path, name: str) -> Manifest:
     """Return the Manifest that the checked `value` declares."""
-    folder = absolute(file).parent
-    users = {user: _user(spec, folder) for user, spec in value["users"].items()}
+    folders = _Folders(document)
+    users = {user: _user(spec, ("users", user), folders) for user, spec in value["users"].items()}
     return Manifest(
         name=name,
         file=str(absolute(file)),
-        core=_core(value.get("core", "embedded"), folder),
+        core=_core(value.get("core", "embedded"), folders),
         users=users,
         places=_places(users, document),
     )
 
 
-def _places(users: Mapping[str, UserSpec], document: Document) -> dict[str, tuple[int, int]]:
-    paths: list[tuple[str | int, ...]] = [("name",)]
+class _Folders:
+    """Relative paths begin at the folder of the file in which they are written."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    def file(self, path: str, written: ValuePath) -> str:
+        """Return as an absolute path the one that stands at `written`."""
+        folder = absolute(Path(self._document.place(written)[0])).parent
+        return os.path.normpath(folder / Path(path).expanduser())
+
+
+def _places(users: Mapping[str, UserSpec], document: Document) -> dict[str, Place]:
+    files: dict[str, str] = {}
+
+    def place(path: ValuePath) -> Place:
+        file, line, column = document.key_place(path)
+        if file not in files:
+            files[file] = str(absolute(Path(file)))
+        return files[file], line, column
+
+    paths: list[ValuePath] = [("name",)]
     for name, user in users.items():
         paths += [("users", name, "flows", endpoint) for endpoint in user.flows]
         paths += [("users", name, "mounts", mount) for mount in user.mounts]
-    return {path_text(path): document.key_place(path) for path in paths}
+    return {path_text(path): place(path) for path in paths}
 
 
-def _core(spec: Any, folder: Path) -> CoreSpec:
+def _core(spec: Any, folders: _Folders) -> CoreSpec:
     if isinstance(spec, str):
         return CoreSpec()
-    files = {kind: _file(path, folder) for kind, path in spec.get("tls", {}).items()}
+    files = {
+        kind: folders.file(path, ("core", "tls", kind))
+        for kind, path in spec.get("tls", {}).items()
+    }
     return CoreSpec(spec["address"].rstrip("/"), TlsSpec(**files))
 
 
-def _file(path: str, folder: Path) -> str:
-    return os.path.normpath(folder / Path(path).expanduser())
-
-
-def _user(spec: Value, folder: Path) -> UserSpec:
+def _user(spec: Value, path: ValuePath, folders: _Folders) -> UserSpec:
     if "user_id" in spec:
         return UserSpec(user_id=spec["user_id"])
     return UserSpec(
         jwt=spec.get("jwt", ""),
-        jwt_file=_file(spec["jwt_file"], folder) if "jwt_file" in spec else "",
+        jwt_file=(
+            folders.file(spec["jwt_file"], (*path, "jwt_file")) if "jwt_file" in spec else ""
+        ),
         workers=_workers(spec.get("workers", {})),
         flows={endpoint: _flow(flow) for endpoint, flow in spec.get("flows", {}).items()},
         mounts={name: _mount(mount) for name, mount in spec.get("mounts", {}).items()},

@@ -1,9 +1,10 @@
 """A manifest's text as JSON data, and where in the text each part of it stands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.flows.config import lay_over
 from engine.loading import scalars
 from engine.loading.faults import Faults, Place
 from engine.loading.nodes import DEEPEST, Node, merged, parse
@@ -20,37 +21,98 @@ class Unknown:
 
 UNKNOWN = Unknown()
 
+Found = tuple[Place, Node]
+"""Where a key stands, and the node of its value."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the texts, or sections of them, of which a document is put together.
+
+    `origin` says why it is there, such as `profile dev`; empty for a manifest's own file.
+    """
+
+    node: Node
+    value: Any
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one part says at a path: the value as written, and where."""
+
+    place: Place
+    value: Any
+    origin: str
+
 
 @dataclass
 class Document:
-    """`value` is JSON data (Unknown where a fault is); `place` tells where a path stands."""
+    """`value` is JSON data (Unknown where a fault is); `place` tells where a path stands.
+
+    The value is that of all `parts`, each laid over those before it.
+    """
 
     value: Any
-    _root: Node
+    parts: tuple[Part, ...]
     _entries: dict[int, dict[str, tuple[Node, Node]]] = field(default_factory=dict)
+    _around: dict[Path, list[Found]] = field(default_factory=dict)
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         """Return where the value at `path` begins, or with `key` its key.
 
         The key is also the answer when nothing is written after it; the place of what is around it
-        when the path leads beyond what is written.
+        when the path leads beyond what is written. Of a mapping that several parts write it is
+        where the first of them does.
         """
-        node, place = self._root, self._root.place
-        for position, part in enumerate(path):
-            found = self._step(node.resolved(), part)
-            if found is None:
-                return place
-            key_place, node = found
-            last = position == len(path) - 1
-            written = node.kind != "scalar" or node.text or not node.plain
-            place = key_place if (last and key) or not written else node.place
-        return place
+        found = self._at(path)
+        while not found:
+            path, key = path[:-1], False
+            found = self._at(path)
+        key_place, node = _in_force(found)[0]
+        written = node.kind != "scalar" or node.text or not node.plain
+        return key_place if key or not written else node.place
 
     def key_place(self, path: Path) -> Place:
         """Return where the key of `path` stands, for the root the beginning of the document."""
         return self.place(path, key=True)
 
-    def _step(self, node: Node, part: str | int) -> tuple[Place, Node] | None:
+    def settings(self, path: Path) -> list[Setting]:
+        """Return what each part says at `path`, in their order: the last of them counts."""
+        settings = []
+        for part in self.parts:
+            alone = Document(part.value, (part,))
+            found, value = alone.parts[0].node, part.value
+            for step in path:
+                below = self._step(found.resolved(), step)
+                if below is None or not _has(value, step):
+                    break
+                found, value = below[1], value[step]
+            else:
+                settings.append(Setting(alone.place(path, key=True), value, part.origin))
+        return settings
+
+    def section(self, path: Path, origin: str) -> Part:
+        """Return what is at `path` as a part of its own; this document has one part."""
+        node, value = self.parts[0].node, self.value
+        for step in path:
+            below = self._step(node.resolved(), step)
+            assert below is not None
+            node, value = below[1].resolved(), value[step]
+        return Part(node, value, origin)
+
+    def _at(self, path: Path) -> list[Found]:
+        """Return what all parts say at `path`, nothing when it leads beyond what is written."""
+        if not path:
+            return [(part.node.place, part.node) for part in self.parts]
+        around = self._around.get(path[:-1])
+        if around is None:
+            # Ten thousand flows may be in a thousand parts: each level is gone through once.
+            around = self._around[path[:-1]] = _in_force(self._at(path[:-1]))
+        steps = (self._step(node.resolved(), path[-1]) for _, node in around)
+        return [below for below in steps if below is not None]
+
+    def _step(self, node: Node, part: str | int) -> Found | None:
         if node.kind == "list" and isinstance(part, int) and part < len(node.items):
             return node.items[part].place, node.items[part]
         if node.kind != "mapping" or not isinstance(part, str):
@@ -62,18 +124,42 @@ class Document:
         return None if found is None else (found[0].place, found[1])
 
 
-def read_document(text: str, faults: Faults) -> Document:
-    """Return the document in `text`; notes faults of keys and scalars in `faults`.
+def _has(value: Any, step: str | int) -> bool:
+    if isinstance(value, dict):
+        return step in value
+    return isinstance(value, list) and isinstance(step, int) and step < len(value)
 
-    Raises InvalidManifestError when the text is not YAML, empty, or grows without bounds.
+
+def _in_force(found: list[Found]) -> list[Found]:
+    """Return the last one, and the mappings before it into which it is laid."""
+    first = max(len(found) - 1, 0)
+    kinds = [node.resolved().kind for _, node in found]
+    while first and kinds[first - 1] == kinds[first] == "mapping":
+        first -= 1
+    return found[first:]
+
+
+def read_document(text: str, file: str, faults: Faults) -> Document | None:
+    """Return the document in `text`, None when it is empty; faults of keys and scalars are noted.
+
+    Raises InvalidManifestError when the text is not YAML, or grows without bounds.
     """
-    root = parse(text, faults)
+    root = parse(text, file, faults)
     if root is None:
-        hint = "Write a manifest to begin with: engine init"
-        faults.add((1, 1), (), "The file is empty.", hint)
-        faults.raise_if_any()
-        raise AssertionError("unreachable: a fault was added")
-    return Document(_Reader(faults).value(root, ()), root)
+        return None
+    value = _Reader(faults).value(root, ())
+    return Document(value, (Part(root, value),))
+
+
+def laid_over(parts: Sequence[Part]) -> Document:
+    """Return the document of `parts`: mappings go into mappings, all else replaces."""
+    value = parts[0].value
+    for part in parts[1:]:
+        if isinstance(value, dict) and isinstance(part.value, dict):
+            value = lay_over(dict(value), part.value)
+        else:
+            value = part.value
+    return Document(value, tuple(parts))
 
 
 def _entries(node: Node) -> dict[str, tuple[Node, Node]]:
@@ -188,7 +274,7 @@ class _Reader:
         return result
 
     def _twice(self, place: Place, path: Path, first: Place) -> None:
-        message = f"This key stands twice; first in line {first[0]}."
+        message = f"This key stands twice; first in line {first[1]}."
         self._faults.add(place, path, message, "Keep one of the two.")
         self._faults.doubt(path)
         self._faults.doubt(path[:-1])

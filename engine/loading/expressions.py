@@ -42,7 +42,7 @@ def evaluate(text: str, reference: Reference, call: Call) -> Any:
     Raises ExpressionError when it cannot be read; what `reference` and `call` raise passes through.
     """
     if len(text) > _LONGEST:
-        raise ExpressionError(f"it has more than {_LONGEST:,} characters")
+        raise ExpressionError(f"it has more than {_LONGEST:,} characters.")
 
     if "\\" not in text:
         pieces = _SIMPLE.split(text)
@@ -62,7 +62,7 @@ def evaluate(text: str, reference: Reference, call: Call) -> Any:
     except GrammarParseError as error:
         raise ExpressionError("is each ${ closed by a }?") from error
     except RecursionError as error:
-        raise ExpressionError("it is nested too deeply") from error
+        raise ExpressionError("it is nested too deeply.") from error
 
 
 def _evaluate_simple(pieces: list[str], reference: Reference, call: Call) -> Any:

@@ -10,15 +10,15 @@ Two notes keep a mistake from being told again by a later stage:
 from engine.loading.paths import Path, path_text
 from engine.model.errors import Fault, InvalidManifestError
 
-Place = tuple[int, int]
-"""Line and column, both from 1."""
+Place = tuple[str, int, int]
+"""File, line and column, the two from 1; both are 0 for the file as a whole."""
 
 
 class Faults:
-    """Collects the faults of one file."""
+    """Collects the faults of one manifest, in whichever of its files they are."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self) -> None:
+        self._files: dict[str, int] = {}
         self._faults: dict[tuple[Place, str, str], Fault] = {}
         self._told: set[tuple[Place, str]] = set()
         self._spoiled: set[Path] = set()
@@ -28,11 +28,16 @@ class Faults:
         return bool(self._faults)
 
     def add(self, place: Place, path: Path, message: str, hint: str = "") -> None:
-        """Note a fault; `place` is (0, 0) when it is of the file as a whole."""
+        """Note a fault."""
+        self.comes_next(place[0])
         text, message = _one_line(path_text(path)), _one_line(message)
-        fault = Fault(self.file, place[0], place[1], text, message, _one_line(hint))
+        fault = Fault(*place, text, message, _one_line(hint))
         self._faults.setdefault((place, text, message), fault)
         self._told.add((place, text))
+
+    def comes_next(self, file: str) -> None:
+        """Let the faults of `file` stand below those of all files that came before."""
+        self._files.setdefault(file, len(self._files))
 
     def told(self, place: Place, path: Path) -> bool:
         """Tell whether there is a fault of `path` at `place` already."""
@@ -47,6 +52,12 @@ class Faults:
         """Let nothing be called missing from what is at `path`."""
         self._doubtful.add(path)
 
+    def lift(self, section: Path) -> None:
+        """Let what is known of paths below `section` also hold for these paths without it."""
+        for paths in (self._spoiled, self._doubtful):
+            length = len(section)
+            paths |= {path[length:] for path in paths if path[:length] == section}
+
     def spoiled(self, path: Path) -> bool:
         """Tell whether `path`, or what it is in, cannot be judged."""
         return bool(self._spoiled) and any(
@@ -58,8 +69,9 @@ class Faults:
         return any(path in self._doubtful for path in paths)
 
     def sorted(self) -> tuple[Fault, ...]:
-        """Return the faults in the order of the file."""
-        return tuple(sorted(self._faults.values()))
+        """Return the faults, those of one file after those of another, each in its order."""
+        found = self._faults.values()
+        return tuple(sorted(found, key=lambda fault: (self._files[fault.file], fault)))
 
     def raise_if_any(self) -> None:
         """Raise InvalidManifestError with all faults, if there are some."""

@@ -25,6 +25,7 @@ from engine.model.secrets import variables, wrap
 
 _LONGEST = 1_000_000
 _LARGEST = 1_000_000
+_DEEPEST = 50
 _MARK = re.compile("\udc00(\\d+)\udc01")
 
 Problem = tuple[Path, str, str]
@@ -72,6 +73,7 @@ class Interpolation:
         self._sizes: dict[int, tuple[Any, int]] = {}
         self._copied = 0
         self._burst = False
+        self._deep = False
 
     def resolve(self) -> Any:
         """Return the document with every interpolation resolved; Unknown where that failed."""
@@ -120,6 +122,8 @@ class Interpolation:
         key = (path, is_late)
         if key not in self._known:
             self._known[key] = self._evaluated(path, raw, is_late)
+        if path in self.from_environment:
+            self.from_environment.update(self._active)
         known = self._known[key]
         if isinstance(known, TroubleError):
             raise known
@@ -128,6 +132,8 @@ class Interpolation:
     def _evaluated(self, path: Path, raw: str, is_late: bool) -> Any:
         if path in self._active:
             self._cycle(path)
+        if len(self._active) >= _DEEPEST:
+            return self._too_deep()
         self._active.append(path)
         try:
             return self._checked(
@@ -150,9 +156,18 @@ class Interpolation:
             self._note(path, unreadable)
             return unreadable
         except RecursionError:
-            return TroubleError("This refers to more and more values, without an end.")
+            return self._too_deep()
         finally:
             self._active.pop()
+
+    def _too_deep(self) -> TroubleError:
+        """Return what is wrong with a chain of references, told at the first that is too long."""
+        self._deep, told = True, self._deep
+        if told:
+            return TroubleError.already_told()
+        return TroubleError(
+            f"This leads over more than {_DEEPEST} references.", "Refer to the last value itself."
+        )
 
     def _own_trouble(self, path: Path, raw: str) -> TroubleError | None:
         """Return what is wrong at `path` whoever asks, told there; None when it is the asking."""

@@ -1,20 +1,25 @@
-"""The pipeline: text, document, interpolation, schema, meaning, Manifest."""
+"""The pipeline: files, document, interpolation, schema, meaning, Manifest."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from engine.loading.build import build
 from engine.loading.check import MeaningCheck, check_reserved
 from engine.loading.classes import Catalog, FlowClasses
-from engine.loading.document import Document, read_document
+from engine.loading.composing import compose
+from engine.loading.contents import Contents
+from engine.loading.document import Document
 from engine.loading.faults import Faults
 from engine.loading.interpolation import Interpolation, written_variables
 from engine.loading.paths import Path as ValuePath
 from engine.loading.sentences import SchemaCheck
-from engine.loading.source import decode, read
+from engine.loading.source import absolute
 from engine.loading.suggestions import Suggestions
+from engine.model.composition import Composition
 from engine.model.ids import is_name
 from engine.model.manifest import Manifest
 
@@ -22,14 +27,22 @@ Environment = Mapping[str, str]
 _EXTENSION = re.compile(r"\.(ya?ml|json)$", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A manifest, and what the variables that its files refer to have as values."""
+
+    manifest: Manifest
+    environment: Mapping[str, str]
+
+
 def load(file: Path, catalog: Catalog, environment: Environment) -> Manifest:
     """Return the manifest in `file`.
 
     `environment` is what `${oc.env:…}` sees. Raises InvalidManifestError with all faults of the
-    file, in its order; nothing else for any content.
+    file, in its order, and of those that it includes; nothing else for any content.
     """
-    faults = Faults(str(file))
-    return _load(read(file, faults), file, catalog, environment, faults)
+    composition = Composition(str(file))
+    return load_composition(composition, catalog, environment, Contents()).manifest
 
 
 def load_text(
@@ -39,9 +52,40 @@ def load_text(
 
     Raises InvalidManifestError as `load` does.
     """
-    faults = Faults(str(file))
-    content = text if isinstance(text, str) else decode(text, faults)
-    return _load(content.removeprefix("\ufeff"), file, catalog, environment, faults)
+    contents = Contents({str(absolute(file)): text})
+    return load_composition(Composition(str(file)), catalog, environment, contents).manifest
+
+
+def load_composition(
+    composition: Composition,
+    catalog: Catalog,
+    environment: Environment,
+    contents: Contents,
+    *,
+    inherited: Environment = MappingProxyType({}),
+) -> Loaded:
+    """Return the manifest that `composition` is, reading its files through `contents`.
+
+    A variable has the value that `environment` gives it, else the env files, else `inherited`.
+    Raises InvalidManifestError as `load` does; `contents` knows then, too, what was read.
+    """
+    faults, suggestions = Faults(), Suggestions()
+    composed = compose(composition, contents, faults, suggestions)
+    document = composed.document
+    known = {**inherited, **composed.variables, **environment}
+    check_reserved(document, faults)
+    value, sources = interpolated(document, catalog, known, faults, suggestions)
+    SchemaCheck(document, faults, suggestions, sources).check(value)
+    classes = FlowClasses(catalog)
+    MeaningCheck(document, faults, suggestions, classes, sources).check(value)
+    file = Path(composition.file)
+    name = _name(value, file, faults)
+    faults.raise_if_any()
+    referred = variables("\n".join(contents.manifests.values()))
+    return Loaded(
+        build(value, document, file, name),
+        {name: known[name] for name in sorted(referred) if name in known},
+    )
 
 
 def variables(text: str) -> set[str]:
@@ -52,22 +96,7 @@ def variables(text: str) -> set[str]:
     return written_variables(text)
 
 
-def _load(
-    text: str, file: Path, catalog: Catalog, environment: Environment, faults: Faults
-) -> Manifest:
-    suggestions = Suggestions()
-    document = read_document(text, faults)
-    check_reserved(document, faults)
-    value, sources = _interpolated(document, catalog, environment, faults, suggestions)
-    SchemaCheck(document, faults, suggestions, sources).check(value)
-    classes = FlowClasses(catalog)
-    MeaningCheck(document, faults, suggestions, classes, sources).check(value)
-    name = _name(value, file, faults)
-    faults.raise_if_any()
-    return build(value, document, file, name)
-
-
-def _interpolated(
+def interpolated(
     document: Document,
     catalog: Catalog,
     environment: Environment,
@@ -91,5 +120,5 @@ def _name(value: Any, file: Path, faults: Faults) -> str:
     name = _EXTENSION.sub("", file.name)
     if not is_name(name):
         message = f"The file's name, {file.name}, cannot be the manifest's."
-        faults.add((0, 0), ("name",), message, "Write a name in it: name: <name>.")
+        faults.add((str(file), 0, 0), ("name",), message, "Write a name in it: name: <name>.")
     return name

@@ -43,28 +43,33 @@ class Node:
         return self if self.target is None else self.target
 
 
-def parse(text: str, faults: Faults) -> Node | None:
+def parse(text: str, file: str, faults: Faults) -> Node | None:
     """Return the root node of the one document in `text`; None when there is nothing in it.
+
+    `file` is where places say that it stands.
 
     Raises InvalidManifestError, with one fault, when it is not one well-formed YAML document.
     """
-    builder = _Builder(faults)
+    builder = _Builder(file, faults)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
     except yaml.YAMLError as error:
-        faults.add(*describe(error, text))
+        place, *said = describe(error, text)
+        faults.add((file, *place), (), *said)
+        faults.raise_if_any()
     except RecursionError:
-        faults.add((0, 0), (), f"Something is nested more than {DEEPEST} levels deep.")
-    faults.raise_if_any()
+        faults.add((file, 0, 0), (), f"Something is nested more than {DEEPEST} levels deep.")
+        faults.raise_if_any()
     return builder.root
 
 
 class _Builder:
     """Puts nodes together from events."""
 
-    def __init__(self, faults: Faults) -> None:
+    def __init__(self, file: str, faults: Faults) -> None:
         self.root: Node | None = None
+        self._file = file
         self._faults = faults
         self._open: list[Node] = []
         self._key: list[Node | None] = []
@@ -75,7 +80,7 @@ class _Builder:
         if isinstance(event, yaml.ScalarEvent):
             plain, explicit = event.implicit[0], event.tag not in (None, "!")
             tag = event.tag if explicit else None
-            node = Node("scalar", _place(event), event.value, plain and not explicit, tag)
+            node = Node("scalar", self._place(event), event.value, plain and not explicit, tag)
             self._anchored(event, node)
             node.complete = True
             self._add(node)
@@ -93,7 +98,7 @@ class _Builder:
         self._documents += 1
         if self._documents > 1:
             self._fail(
-                _place(event),
+                self._place(event),
                 "A second document begins here.",
                 "Write one manifest in one file, and remove this `---`.",
             )
@@ -101,10 +106,10 @@ class _Builder:
     def _start(self, event: Any) -> None:
         if len(self._open) >= DEEPEST:
             message = f"This is nested more than {DEEPEST} levels deep."
-            self._fail(_place(event), message, "Is a bracket too many, or not closed?")
+            self._fail(self._place(event), message, "Is a bracket too many, or not closed?")
         is_mapping = isinstance(event, yaml.MappingStartEvent)
         tag = None if event.tag in (None, "!") else event.tag
-        node = Node("mapping" if is_mapping else "list", _place(event), tag=tag)
+        node = Node("mapping" if is_mapping else "list", self._place(event), tag=tag)
         node.pairs, node.items = ([], _NONE) if is_mapping else (_NONE, [])
         self._anchored(event, node)
         self._add(node)
@@ -119,15 +124,15 @@ class _Builder:
         target = self._anchors.get(event.anchor)
         if target is None:
             self._fail(
-                _place(event),
+                self._place(event),
                 f"*{event.anchor} stands for nothing: no value above has the anchor "
                 f"&{event.anchor}.",
                 "Put it in quotes if text that begins with * is meant.",
             )
         elif not target.complete:
             message = f"*{event.anchor} stands for what it is itself a part of."
-            self._fail(_place(event), message, "Write the value out.")
-        self._add(Node("alias", _place(event), target=target))
+            self._fail(self._place(event), message, "Write the value out.")
+        self._add(Node("alias", self._place(event), target=target))
 
     def _add(self, node: Node) -> None:
         if not self._open:
@@ -142,13 +147,12 @@ class _Builder:
             parent.pairs.append((self._key[-1], node))
             self._key[-1] = None
 
+    def _place(self, event: Any) -> Place:
+        return self._file, event.start_mark.line + 1, event.start_mark.column + 1
+
     def _fail(self, place: Place, message: str, hint: str) -> None:
         self._faults.add(place, (), message, hint)
         self._faults.raise_if_any()
-
-
-def _place(event: Any) -> Place:
-    return event.start_mark.line + 1, event.start_mark.column + 1
 
 
 def merged(node: Node) -> Iterator[tuple[Node, Node]]:

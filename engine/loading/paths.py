@@ -8,6 +8,29 @@ Path = tuple[str | int, ...]
 _PLAIN = re.compile(r"[A-Za-z0-9_$/-]+")
 
 
+_STEP = re.compile(
+    r'(?:^|\.)(?:(?P<name>[^."\[\]]+)|(?P<quoted>"(?:[^"\\]|\\.)*"))|\[(?P<index>\d+)\]'
+)
+
+
+def parse_path(text: str) -> Path:
+    """Return the path that `path_text` shows as `text`; ValueError when it is none."""
+    steps: list[str | int] = []
+    position = 0
+    while position < len(text):
+        found = _STEP.match(text, position)
+        if found is None:
+            raise ValueError(f"it cannot be read from {text[position:]} on")
+        if found["index"]:
+            steps.append(int(found["index"]))
+        else:
+            steps.append(found["name"] or json.loads(found["quoted"]))
+        position = found.end()
+    if not steps:
+        raise ValueError("it is empty")
+    return tuple(steps)
+
+
 def path_text(path: Path) -> str:
     """Return a path as text: `users.user0.allow[1]`; a key with a dot or blank is quoted."""
     text = ""

@@ -52,6 +52,8 @@ class Resolvers:
             known = [*_BUILT_IN, *self._of_plugins]
             hint = self._suggestions.hint(name, known, f"Known: {', '.join(sorted(known))}.")
             raise TroubleError(f"There is no resolver {name}.", hint)
+        if name not in self._of_plugins and len(arguments) != 1:
+            raise TroubleError(f"{name} takes one argument.")
         try:
             if name in self._of_plugins:
                 return _json_data(self._of_plugins[name](*arguments), name)

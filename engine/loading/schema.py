@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
@@ -16,36 +16,22 @@ _NAME = "manifest.v1.schema.json"
 JsonSchema = dict[str, Any]
 
 
-class Named(Protocol):
-    """Knows the names of the installed flow classes, as a Catalog does."""
-
-    def names(self) -> tuple[str, ...]:
-        """Return them, sorted."""
-
-
-def schema(catalog: Named | None = None) -> JsonSchema:
-    """Return the JSON Schema (2020-12) of a manifest.
-
-    With a catalog it has the installed flow classes in it, so that an editor can offer them.
-    """
-    loaded = copy.deepcopy(_loaded())
-    if catalog is not None and catalog.names():
-        known = {"enum": list(catalog.names())}
-        interpolated = {"pattern": r"\$\{"}
-        flow = loaded["$defs"]["flow"]["properties"]["flow_class_name"]
-        del flow["pattern"], flow["patternErrorMessage"]
-        flow["anyOf"] = [known, interpolated]
-    return loaded
+def schema() -> JsonSchema:
+    """Return the JSON Schema (2020-12) of a manifest, as it is shipped."""
+    return copy.deepcopy(_loaded())
 
 
 @lru_cache(maxsize=1)
 def validator() -> Any:
     """Return the validator of manifests, as `jsonschema` makes them.
 
-    Its schema has each `$ref` replaced by what it refers to: following them for every flow takes
-    more time than all the rest.
+    It is for a manifest that is put together: what an editor cannot ask of a file that includes
+    others is required. Its schema has each `$ref` replaced by what it refers to: following them for
+    every flow takes more time than all the rest.
     """
-    loaded = _loaded()
+    loaded = copy.deepcopy(_loaded())
+    del loaded["if"]
+    loaded |= loaded.pop("else")
     strict: Any = extend(Draft202012Validator, {"pattern": _whole_text_matches})  # type: ignore[no-untyped-call]
     return strict(_inlined(loaded, loaded["$defs"]))
 

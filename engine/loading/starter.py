@@ -1,8 +1,10 @@
 """The manifest that `engine init` writes."""
 
+SCHEMA_FILE = "manifest.v1.schema.json"
+"""The file beside a manifest that its first line names to editors."""
 _STARTER = """\
 # yaml-language-server: $schema=manifest.v1.schema.json
-# For help in your editor write that schema beside this file:
+# Your editor offers keys and flow classes from that file; after installing plugins write it anew:
 #   engine schema > manifest.v1.schema.json
 
 apiVersion: engine/v1

@@ -5,10 +5,9 @@ from typing import Any
 
 import yaml
 
-from engine.loading.faults import Place
-from engine.loading.paths import Path
-
-Described = tuple[Place, Path, str, str]
+Place = tuple[int, int]
+"""Line and column, both from 1; (0, 0) when the text as a whole is meant."""
+Described = tuple[Place, str, str]
 
 _QUOTE_INTERPOLATION = "Put ${…} in quotes when it stands inside { } or [ ], or has `: ` in it."
 _INDENTATION = "Check how far this line and those above are indented, and what is not closed."
@@ -40,24 +39,28 @@ _SENTENCES = {
         "This version of YAML is not known.",
         "Remove the %YAML line.",
     ),
+    "did not find expected alphabetic or numeric character": (
+        "A name was expected after this & or *.",
+        "Put it in quotes if text that begins with it is meant.",
+    ),
     "did not find expected node content": ("A value was expected here.", _INDENTATION),
     "could not find expected ':'": ("A `:` was expected after this key.", _INDENTATION),
 }
 
 
 def describe(error: yaml.YAMLError, text: str) -> Described:
-    """Return place, path, message and hint for what PyYAML found wrong with `text`."""
+    """Return place, message and hint for what PyYAML found wrong with `text`."""
     position = getattr(error, "position", None)
     if position is not None:
         before = text[:position]
         place = (before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1)
         code = ord(text[position]) if position < len(text) else 0
         message = f"The character U+{code:04X} is not allowed in YAML."
-        return place, (), message, 'Remove it, or write it as an escape in "…".'
+        return place, message, 'Remove it, or write it as an escape in "…".'
     mark = getattr(error, "problem_mark", None)
     problem = str(getattr(error, "problem", None) or error)
     if mark is None:
-        return (0, 0), (), f"This is not YAML: {problem}.", ""
+        return (0, 0), f"This is not YAML: {problem}.", ""
     lines = re.split(r"\r\n|[\n\r\x85\u2028\u2029]", text)
     line = lines[mark.line] if mark.line < len(lines) else ""
     place = (mark.line + 1, mark.column + 1)
@@ -67,7 +70,7 @@ def describe(error: yaml.YAMLError, text: str) -> Described:
         place = (opened.line + 1, opened.column + 1)
     elif mark.line >= len(lines) or not any(lines[mark.line :]):
         place, message = _at_the_end(lines, message)
-    return place, (), message, hint
+    return place, message, hint
 
 
 def _at_the_end(lines: list[str], message: str) -> tuple[Place, str]:

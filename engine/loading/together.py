@@ -1,32 +1,40 @@
 """Several manifests: loading them all, and what they may not have in common."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from types import MappingProxyType
 
 from engine.loading.classes import Catalog
-from engine.loading.load import load
+from engine.loading.contents import Contents
+from engine.loading.load import Loaded, load_composition
 from engine.loading.paths import path_text
+from engine.model.composition import Composition
 from engine.model.errors import Fault, InvalidManifestError
 from engine.model.manifest import Manifest
 
 
 def load_all(
-    files: Sequence[Path], catalog: Catalog, environment: Mapping[str, str]
-) -> list[Manifest]:
-    """Return the manifests in `files`, in that order.
+    compositions: Sequence[Composition],
+    catalog: Catalog,
+    environment: Mapping[str, str],
+    *,
+    inherited: Mapping[str, str] = MappingProxyType({}),
+) -> list[Loaded]:
+    """Return the manifests that `compositions` are, in that order.
 
     Raises InvalidManifestError with the faults of all of them.
     """
-    manifests: list[Manifest] = []
+    loaded: list[Loaded] = []
     faults: list[Fault] = []
-    for file in files:
+    for composition in compositions:
         try:
-            manifests.append(load(file, catalog, environment))
+            loaded.append(
+                load_composition(composition, catalog, environment, Contents(), inherited=inherited)
+            )
         except InvalidManifestError as error:
             faults += error.faults
     if faults:
         raise InvalidManifestError(faults)
-    return manifests
+    return loaded
 
 
 def check_together(manifests: Sequence[Manifest]) -> None:
@@ -62,10 +70,10 @@ def _shared(owner: Manifest, other: Manifest, path: str) -> Fault:
     else:
         what = f"{_where(owner, path)} (manifest {owner.name}) has it, too."
         hint = "Only one manifest can own it: remove it from the other."
-    line, column = other.places.get(path, (0, 0))
-    return Fault(other.file, line, column, path, what, hint)
+    place = other.places.get(path, (other.file, 0, 0))
+    return Fault(*place, path, what, hint)
 
 
 def _where(manifest: Manifest, path: str) -> str:
-    line, column = manifest.places.get(path, (0, 0))
-    return f"{manifest.file}:{line}:{column}" if line else manifest.file
+    file, line, column = manifest.places.get(path, (manifest.file, 0, 0))
+    return f"{file}:{line}:{column}" if line else file

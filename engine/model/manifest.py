@@ -134,12 +134,14 @@ class UserSpec:
 class Manifest:
     """What one file declares. `name` owns all that is created; `file` is its absolute path.
 
-    `places` has line and column of `name`, of each flow endpoint and each mount in the file, by the
-    path that faults show, such as `users.user0.flows.x`. It is no part of what is declared.
+    `places` has file, line and column of `name`, of each flow endpoint and each mount, by the path
+    that faults show, such as `users.user0.flows.x`. It is no part of what is declared.
     """
 
     name: str
     file: str
     core: CoreSpec = CoreSpec()
     users: Mapping[str, UserSpec] = field(default_factory=dict)
-    places: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    places: Mapping[str, tuple[str, int, int]] = field(
+        default_factory=dict, compare=False, repr=False
+    )

@@ -98,6 +98,13 @@ def test_the_manifests_are_valid() -> None:
         load_text(text, Path("manifest.yaml"), catalog, {})
 
 
+@pytest.mark.parametrize("flows", [1_000, 10_000])
+def test_a_fleet_is_valid(flows: int) -> None:
+    manifest = load_text(manifests.fleet(flows), Path("f.yaml"), load_catalog(Flow), {})
+    assert len(manifest.users) == 100
+    assert sum(len(user.flows) for user in manifest.users.values()) == flows
+
+
 def test_saving_changes_one_flow() -> None:
     old, new = manifests.many("many", 100), manifests.many("many", 100, "changed")
     assert new != old

@@ -107,7 +107,14 @@ def test_apply_streams_progress_and_says_how_to_look_further(run, engine, file):
     assert "engine status" in out
     assert engine.asked[-1] == (
         "/v1/apply",
-        {"files": [str(file)], "environment": {}, "wait": True, "timeout": 7.0},
+        {
+            "manifests": [
+                {"file": str(file), "layers": [], "profiles": [], "env_files": []},
+            ],
+            "environment": {},
+            "wait": True,
+            "timeout": 7.0,
+        },
     )
 
 
@@ -159,12 +166,67 @@ def test_init_writes_a_manifest_that_is_not_overwritten_unasked(run, tmp_path):
     assert file.read_text() != "mine"
 
 
+def test_init_writes_the_schema_that_the_manifest_names(run, tmp_path):
+    file, schema = tmp_path / "manifest.yaml", tmp_path / "manifest.v1.schema.json"
+    assert run("init", str(file))[0] == 0
+    assert file.read_text().startswith(f"# yaml-language-server: $schema={schema.name}\n")
+    made = json.loads(schema.read_text())
+    assert "reverse_number.ReverseNumberAtomicFlow" in json.dumps(made)
+    schema.write_text("mine")
+    assert run("init", str(tmp_path / "second.yaml"))[0] == 0
+    assert schema.read_text() == "mine"
+    assert run("init", str(file), "--yes")[0] == 0
+    assert json.loads(schema.read_text()) == made
+
+
 def test_init_where_nothing_can_be_written_is_one_line(run, tmp_path):
     code, _, err = run("init", f"{tmp_path}/absent/manifest.yaml")
     assert (code, err.count("\n")) == (2, 1)
+
+
+def test_the_schema_of_a_layer_requires_nothing(run):
+    _, out, _ = run("schema", "--layer")
+    assert "required" not in {*json.loads(out), *json.loads(out)["$defs"]["flow"]}
 
 
 def test_the_schema_is_json(run):
     code, out, _ = run("schema")
     assert code == 0
     assert "2020-12" in json.loads(out)["$schema"]
+
+
+def test_layers_profiles_and_env_files_reach_the_engine_with_absolute_paths(
+    run, engine, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text(MANIFEST + "profiles: {dev: {users: {user1: {}}}}\n")
+    (tmp_path / "prod.yaml").write_text("name: ${oc.env:GREETING}\n")
+    (tmp_path / "a.env").write_text("GREETING=secret\n")
+    engine.answers["POST /v1/plan"] = PLAN
+    over = ("--profile", "dev", "--env-file", "a.env")
+    assert run("plan", "base.yaml", "-f", "prod.yaml", *over)[0] == 0
+    assert run("plan", "-f", "base.yaml", "--layer", "prod.yaml", *over)[0] == 0
+    sent = {
+        "manifest": {
+            "file": f"{tmp_path}/base.yaml",
+            "layers": [f"{tmp_path}/prod.yaml"],
+            "profiles": ["dev"],
+            "env_files": [f"{tmp_path}/a.env"],
+        },
+        "environment": {},
+    }
+    assert engine.asked == [("/v1/plan", sent)] * 2
+
+
+def test_layers_belong_to_one_manifest_and_nothing_is_not_one(run, file):
+    code, _, err = run("validate", str(file), str(file), "-f", "x.yaml")
+    assert (code, err) == (
+        2,
+        f"error: To which of {file}, {file} does the layer x.yaml belong? "
+        "Name one manifest where there are layers.\n",
+    )
+    assert run("apply") == (
+        2,
+        "",
+        "error: Missing argument 'FILE'. Name a manifest; to write one: engine init\n",
+    )

@@ -127,5 +127,16 @@ async def test_a_file_added_to_the_watch_wakes_too(tmp_path: Path, file: Path) -
     watch.close()
 
 
+async def test_a_new_file_in_a_watched_folder_wakes(tmp_path: Path, file: Path) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    wakes = Wakes()
+    watch = FileWatch(wakes)
+    watch.set_files({file}, {folder})
+    (folder / "new.yaml").write_text("new")
+    await wakes.next()
+    watch.close()
+
+
 def test_the_quiet_period_is_short_enough_for_a_person() -> None:
     assert QUIET <= 0.3

@@ -26,7 +26,8 @@ SCHEMA = schema()
 ENVIRONMENT = {"ALICE_JWT": "a.b.c", "API_KEY": "hidden"}
 
 OBJECTS = {
-    "The manifest": SCHEMA,
+    "The manifest": SCHEMA | SCHEMA["else"],
+    "`profiles.<name>`": SCHEMA["properties"]["profiles"]["additionalProperties"],
     "`core`, when it is a mapping": SCHEMA["properties"]["core"],
     "`core.tls`": SCHEMA["properties"]["core"]["properties"]["tls"],
     "`users.<name>`": SCHEMA["$defs"]["user"],
@@ -111,6 +112,7 @@ def test_every_manifest_is_valid_and_can_be_planned(block: Block, tmp_path: Path
 def test_the_complete_one_has_every_key_that_goes_with_the_embedded_core() -> None:
     written = set(re.findall(r"(\w+):(?: |$)", blocks(FILE, "yaml")[0].text, re.MULTILINE))
     others = {"jwt", "jwt_file", "address", "tls", "ca", "cert", "key"}
+    others |= {"include", "env_file", "profiles"}
     assert {key for spec in OBJECTS.values() for key in spec["properties"]} - others <= written
 
 

@@ -12,6 +12,7 @@ RUN = {
     "README.md": {"sh", "yaml"},
     "docs/plugins.md": {"toml", "python", "yaml", "console"},
     "docs/manifest.md": {"yaml", "yaml-with-faults", "text"},
+    "docs/composition.md": {"yaml", "sh", "console"},
     "docs/command-line.md": {"json"},
     "docs/architecture.md": {""},
     "docs/many-cores.md": {"python"},

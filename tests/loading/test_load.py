@@ -107,10 +107,10 @@ def test_every_field_arrives(catalog: Catalog) -> None:
 
 def test_places_are_those_of_the_keys(catalog: Catalog) -> None:
     assert manifest_of(FULL, catalog).places == {
-        "name": (2, 1),
-        "users.user0.flows.echo": (9, 7),
-        "users.user0.flows.pair": (18, 7),
-        "users.user1.mounts.mine": (26, 7),
+        "name": ("/folder/file.yaml", 2, 1),
+        "users.user0.flows.echo": ("/folder/file.yaml", 9, 7),
+        "users.user0.flows.pair": ("/folder/file.yaml", 18, 7),
+        "users.user1.mounts.mine": ("/folder/file.yaml", 26, 7),
     }
 
 
@@ -317,3 +317,18 @@ def test_the_starter_is_valid_as_it_is_and_with_its_examples(catalog: Catalog) -
 def test_variables_are_all_that_are_written_out() -> None:
     text = "a: ${oc.env:ONE}\nb: ${oc.env:TWO,${oc.env: THREE}}\n# ${oc.env:'FOUR'}\nc: [${x:FIVE}"
     assert variables(text) == {"ONE", "TWO", "THREE", "FOUR"}
+
+
+def test_what_cannot_be_text_is_told_and_a_text_that_is_too_long_is_not_read(
+    catalog: Catalog,
+) -> None:
+    with pytest.raises(InvalidManifestError) as caught:
+        flow_of(
+            f"        config_overrides: {{a: '${{oc.env:BAD}}', b: '${{x}}{'y' * 100_001}'}}\n",
+            catalog,
+            BAD="\udcff",
+        )
+    assert [fault.message for fault in caught.value.faults] == [
+        "The environment variable BAD is not UTF-8 text.",
+        "The ${ in this text cannot be read: it has more than 100,000 characters.",
+    ]

@@ -12,7 +12,7 @@ from engine.loading import load_text
 from engine.model.errors import InvalidManifestError
 
 CORPUS = [
-    file.read_text()
+    file.read_text(errors="replace")
     for folder in (Path(__file__).parent / "faults", Path(__file__).parents[2] / "manifests")
     for file in sorted(folder.glob("*.yaml"))
     if file.stem not in ("billion_laughs",)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import inputs, output
+from engine.cli import completing, inputs, output
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import Timeout
 from engine.cli.session import session_of
@@ -17,14 +17,25 @@ _GRACE = 10.0
 def call(
     context: typer.Context,
     target: Annotated[
-        str, typer.Argument(metavar="USER/NAME", help="A mount, or a flow endpoint, of USER.")
+        str,
+        typer.Argument(
+            metavar="USER/NAME",
+            help="A mount, or a flow endpoint, of USER.",
+            autocompletion=completing.targets,
+        ),
     ],
     data: Annotated[
         str | None,
         typer.Argument(metavar="[JSON|@FILE|-]", help="The input, a JSON object; default: {}."),
     ] = None,
     caller: Annotated[
-        str | None, typer.Option("--as", metavar="USER", help="Call as another local user.")
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="USER",
+            help="Call as another local user.",
+            autocompletion=completing.users,
+        ),
     ] = None,
     timeout: Timeout = 60.0,
 ) -> int:

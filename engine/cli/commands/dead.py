@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli import output, render
+from engine.cli import completing, output, render
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import Format, Output, Timeout
 from engine.cli.session import session_of
@@ -14,7 +14,12 @@ from engine.model.errors import UsageError
 _GRACE = 10.0
 """Seconds by which we wait longer than the engine, so that its own answer comes first."""
 
-User = Annotated[str, typer.Argument(metavar="USER", help="A user of an applied manifest.")]
+User = Annotated[
+    str,
+    typer.Argument(
+        metavar="USER", help="A user of an applied manifest.", autocompletion=completing.users
+    ),
+]
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `engine dead list USER` shows it.")]
 
 

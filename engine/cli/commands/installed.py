@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import output, render
+from engine.cli import completing, output, render
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import Format, Output
 
@@ -23,7 +23,12 @@ def plugins(output_format: Output = Format.TEXT) -> int:
 
 def flows(
     name: Annotated[
-        str | None, typer.Argument(metavar="[CLASS]", help="As manifests name it: PLUGIN.CLASS.")
+        str | None,
+        typer.Argument(
+            metavar="[CLASS]",
+            help="As manifests name it: PLUGIN.CLASS.",
+            autocompletion=completing.flow_classes,
+        ),
     ] = None,
     output_format: Output = Format.TEXT,
 ) -> int:

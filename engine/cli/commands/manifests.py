@@ -4,17 +4,27 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli import output, render
+from engine.cli import completing, inputs, output, render
 from engine.cli.exit_codes import ExitCode
-from engine.cli.options import Files, Format, Output, Timeout, Yes
+from engine.cli.options import (
+    EnvFiles,
+    File,
+    Files,
+    Format,
+    Layers,
+    Output,
+    Profiles,
+    Timeout,
+    Yes,
+)
 from engine.cli.session import Session, session_of
 from engine.daemon.client import ControlClient
 from engine.daemon.lock import wait_released
+from engine.model.composition import Composition
 from engine.model.errors import (
     DeadlineExceededError,
     EngineNotRunningError,
@@ -36,13 +46,20 @@ _LOOK_FURTHER = "Look further with: engine status, engine call USER/NAME, engine
 _LOSING = ("delete", "replace")
 
 
-def validate(files: Files, output_format: Output = Format.TEXT) -> int:
+def validate(
+    files: Files = None,
+    layers: Layers = None,
+    profiles: Profiles = None,
+    env_files: EnvFiles = None,
+    output_format: Output = Format.TEXT,
+) -> int:
     """Check manifests; touches nothing.
 
     Prints all faults, each with file, line, column and what to do.
     """
+    compositions = inputs.compositions(files, layers, profiles, env_files)
     try:
-        _check(files)
+        _check(compositions)
     except InvalidManifestError as error:
         if output_format is Format.TEXT:
             raise
@@ -51,13 +68,16 @@ def validate(files: Files, output_format: Output = Format.TEXT) -> int:
     if output_format is Format.JSON:
         output.show_json([])
     else:
-        output.show("\n".join(f"{file}: valid" for file in files))
+        output.show("\n".join(f"{composition.file}: valid" for composition in compositions))
     return ExitCode.DONE
 
 
 def plan(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A manifest.")],
+    file: File = None,
+    layers: Layers = None,
+    profiles: Profiles = None,
+    env_files: EnvFiles = None,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit with 2 if there are changes.")
     ] = False,
@@ -67,7 +87,8 @@ def plan(
 
     One line a step, with its cause and what it waits for.
     """
-    plans = _plans(session_of(context), _check([file]))
+    compositions = inputs.compositions([file] if file else [], layers, profiles, env_files)
+    plans = _plans(session_of(context), _check(compositions))
     _show_plans(plans, output_format)
     changes = any(plan["changes"] for plan in plans)
     return ExitCode.CHANGES if changes and detailed_exitcode else ExitCode.DONE
@@ -75,7 +96,10 @@ def plan(
 
 def apply(
     context: typer.Context,
-    files: Files,
+    files: Files = None,
+    layers: Layers = None,
+    profiles: Profiles = None,
+    env_files: EnvFiles = None,
     wait: Annotated[bool, typer.Option(help="Wait until all is as declared.")] = True,
     timeout: Timeout = _APPLY_TIMEOUT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plans.")] = False,
@@ -91,25 +115,29 @@ def apply(
     the engine to watch the files. What is deleted or replaced is asked for at a terminal.
     """
     session = session_of(context)
-    checked = _check(files)
+    checked = _check(inputs.compositions(files, layers, profiles, env_files))
     if dry_run:
         _show_plans(_plans(session, checked), output_format)
         return ExitCode.DONE
     if foreground:
         from engine.app import engine  # asyncio, which no other way through here needs
 
-        paths = [Path(file) for file in checked.files]
-        return engine.run_foreground(session.folder(), paths, checked.environment)
+        return engine.run_foreground(session.folder(), checked.compositions, checked.environment)
     return _apply_checked(
         session, checked, wait=wait, timeout=timeout, yes=yes, output_format=output_format
     )
 
 
-def apply_files(
-    session: Session, files: Sequence[Path], *, timeout: float, yes: bool, output_format: Format
+def apply_composition(
+    session: Session,
+    composition: Composition,
+    *,
+    timeout: float,
+    yes: bool,
+    output_format: Format,
 ) -> int:
-    """Check and apply `files` as the command `apply` does, and wait; return the exit code."""
-    checked = _check(files)
+    """Check and apply a manifest as the command `apply` does, and wait; return the exit code."""
+    checked = _check([composition])
     return _apply_checked(
         session, checked, wait=True, timeout=timeout, yes=yes, output_format=output_format
     )
@@ -130,7 +158,7 @@ def _apply_checked(
     if not yes and output_format is Format.TEXT and output.interactive():
         _ask_before_losses(client, checked)
     body = {
-        "files": list(checked.files),
+        "manifests": [composition.to_json() for composition in checked.compositions],
         "environment": checked.environment,
         "wait": wait,
         "timeout": timeout,
@@ -147,7 +175,9 @@ def down(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME...]", help="Names of applied manifests; default: the one there is."
+            metavar="[NAME...]",
+            help="Names of applied manifests; default: the one there is.",
+            autocompletion=completing.manifests,
         ),
     ] = None,
     everything: Annotated[
@@ -203,26 +233,30 @@ def _nothing_is_applied(session: Session) -> bool:
     return False
 
 
-def _check(files: Sequence[Path]) -> "Checked":
+def _check(compositions: Sequence[Composition]) -> "Checked":
     from engine.cli import checking  # YAML, JSON Schema and all plugins
 
-    return checking.check(files, os.environ)
+    return checking.check(compositions, os.environ)
 
 
 def _plans(session: Session, checked: "Checked") -> list[dict[str, Any]]:
-    return [_plan(session, file, checked.environment) for file in checked.files]
+    return [
+        _plan(session, composition, checked.environment) for composition in checked.compositions
+    ]
 
 
-def _plan(session: Session, file: str, environment: Mapping[str, str]) -> dict[str, Any]:
+def _plan(
+    session: Session, composition: Composition, environment: Mapping[str, str]
+) -> dict[str, Any]:
     """Ask the running engine; without one, compare with what is stored."""
     try:
-        body = {"file": file, "environment": dict(environment)}
+        body = {"manifest": composition.to_json(), "environment": dict(environment)}
         answer: dict[str, Any] = session.client().post("/v1/plan", body, timeout=_PLAN_TIMEOUT)
     except EngineNotRunningError:
         from engine.app import offline  # the embedded core's storage, rarely needed
         from engine.reconcile import text
 
-        found = offline.plan(session.folder(), Path(file), environment)
+        found = offline.plan(session.folder(), composition, environment)
         answer = text.to_json(found) | {"text": text.plan_text(found)}
     return answer
 
@@ -236,8 +270,8 @@ def _show_plans(plans: Sequence[Mapping[str, Any]], output_format: Format) -> No
 
 
 def _ask_before_losses(client: ControlClient, checked: "Checked") -> None:
-    for file in checked.files:
-        body = {"file": file, "environment": checked.environment}
+    for composition in checked.compositions:
+        body = {"manifest": composition.to_json(), "environment": checked.environment}
         plan = client.post("/v1/plan", body, timeout=_PLAN_TIMEOUT)
         if any(step["action"] in _LOSING for step in plan["steps"]):
             output.show(render.plan(plan))

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing, output, render
 from engine.cli import logs as reading
-from engine.cli import output, render
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import Follow, Format, Output
 from engine.cli.session import Session, session_of
@@ -26,7 +26,10 @@ _NO_ENGINE = {"core": _NO_CORE, "manifests": []}
 def status(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Only this manifest.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="Only this manifest.", autocompletion=completing.manifests
+        ),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it again on each change, until Ctrl-C.")
@@ -87,7 +90,9 @@ def logs(
     selector: Annotated[
         str,
         typer.Argument(
-            metavar="[USER[/WORKER]]", help="Default: all workers; also engine, core, operators."
+            metavar="[USER[/WORKER]]",
+            help="Default: all workers; also engine, core, operators.",
+            autocompletion=completing.logs,
         ),
     ] = "",
     follow: Follow = False,
@@ -162,7 +167,12 @@ def _stored_events(session: Session) -> Iterator[dict[str, Any]]:
 
 def storage(
     context: typer.Context,
-    user: Annotated[str, typer.Argument(metavar="USER", help="A user of the embedded core.")],
+    user: Annotated[
+        str,
+        typer.Argument(
+            metavar="USER", help="A user of the embedded core.", autocompletion=completing.users
+        ),
+    ],
     prefix: Annotated[
         str | None, typer.Argument(metavar="[PREFIX]", help="Only keys below it, such as flows.")
     ] = None,

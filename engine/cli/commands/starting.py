@@ -1,11 +1,14 @@
 """init, schema and core: what one needs before there is an engine, or beside it."""
 
+import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from engine.cli import output
+from engine.cli.completing import COMPLETION_VARIABLE, PROGRAM
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import Yes
 from engine.cli.session import session_of
@@ -18,29 +21,70 @@ def init(
     ),
     yes: Yes = False,
 ) -> int:
-    """Write a starter manifest."""
-    from engine.loading import starter  # YAML and JSON Schema
+    """Write a starter manifest.
 
-    try:
-        with file.open("w" if yes else "x", encoding="utf-8") as new:
-            new.write(starter())
-    except FileExistsError:
-        raise UsageError(f"{file} is there already.", "Overwrite it with --yes.") from None
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}.") from error
+    Beside it goes the schema that it names to editors.
+    """
+    from engine.cli.installation import catalog  # imports all plugins
+    from engine.loading import SCHEMA_FILE, editor_schema, starter  # YAML and JSON Schema
+
+    _write(file, starter(), overwrite=yes)
+    beside = file.with_name(SCHEMA_FILE)
+    if yes or not beside.exists():
+        _write(beside, json.dumps(editor_schema(catalog()), indent=1), overwrite=True)
     output.show(f"{file} is written. Check it with: engine validate {file}")
     return ExitCode.DONE
 
 
-def schema() -> int:
+def _write(file: Path, text: str, *, overwrite: bool) -> None:
+    try:
+        with file.open("w" if overwrite else "x", encoding="utf-8") as new:
+            new.write(text)
+    except FileExistsError:
+        raise UsageError(f"{file} is there already.", "Overwrite it with --yes.") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}.") from error
+
+
+def schema(
+    layer: Annotated[
+        bool, typer.Option("--layer", help="For files that are laid over others or included.")
+    ] = False,
+) -> int:
     """Print the JSON Schema of manifests.
 
-    It has the flow classes that are installed, so that an editor can offer them.
+    It has the flow classes that are installed and their configuration, so that an editor can offer
+    them.
     """
     from engine.cli.installation import catalog  # imports all plugins
-    from engine.loading import schema as manifest_schema
+    from engine.loading import editor_schema
 
-    output.show_json(manifest_schema(catalog()))
+    output.show_json(editor_schema(catalog(), layer=layer))
+    return ExitCode.DONE
+
+
+class Shell(StrEnum):
+    """A shell for which there is a completion script."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+) -> int:
+    """Print a script for your shell; installs nothing.
+
+    With it Tab completes commands, options, and the names of what there is.
+    """
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    output.show_lines(
+        get_completion_script(
+            prog_name=PROGRAM, complete_var=COMPLETION_VARIABLE, shell=shell.value
+        ).splitlines()
+    )
     return ExitCode.DONE
 
 

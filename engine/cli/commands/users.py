@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import output, render
+from engine.cli import completing, output, render
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import Format, Output
 from engine.cli.session import session_of
@@ -26,7 +26,12 @@ def users(context: typer.Context, output_format: Output = Format.TEXT) -> int:
 
 def token(
     context: typer.Context,
-    user: Annotated[str, typer.Argument(metavar="USER", help="A user of the embedded core.")],
+    user: Annotated[
+        str,
+        typer.Argument(
+            metavar="USER", help="A user of the embedded core.", autocompletion=completing.users
+        ),
+    ],
     expires_in: Annotated[
         float,
         typer.Option(min=1.0, metavar="SECONDS", help="How long the token is valid."),
