@@ -21,5 +21,10 @@ class Limits:
     """The colons of a key name, each of which is a directory: INVALID_ARGUMENT."""
     max_calls_per_second: float = 10_000.0
     """Of one user (or one address, for nobody), over ten seconds: RESOURCE_EXHAUSTED."""
+    max_queues: float = 100_000.0
+    """The queues that a user has at once: RESOURCE_EXHAUSTED."""
+    max_queue_messages: float = 1_000_000.0
+    """The messages that wait in one queue: it ends, as by Unsubscribe, and its readers are told so.
+    For RabbitMQ that is a matter of its own policies."""
     max_token_days: float = 366.0
     """The lifetime of tokens: those asked for longer are made for this long."""

@@ -110,7 +110,10 @@ def join(
     )
     peers = join_peers(settings, store, tasks, effects, book, outbox, registry.answers)
     store.on_rollback.append(operators.forget_all)
-    publisher = Publisher(store, subscriptions, accounts, message_queue)
+    publisher = Publisher(
+        *(store, subscriptions, accounts, message_queue),
+        settings.limits.max_queue_messages,
+    )
 
     def refresh_uris() -> None:
         for owner_id, account in accounts.items():

@@ -17,7 +17,7 @@ from engine.colink import keys, wire
 from engine.core import auth, locks
 from engine.core.parts import Parts
 from engine.core.queue.accounts import new_queue_name
-from engine.core.refusals import Refusal, conflict, denied, malformed
+from engine.core.refusals import Refusal, conflict, denied, exhausted, malformed
 from engine.core.reserved import check_writable
 from engine.core.subscriptions import routing_key
 from engine.core.tokens import GUEST, HOST, USER, Bearer
@@ -251,6 +251,9 @@ class Service:
         """§5.1: the queue exists before it is named in the answer; replay is oldest first."""
         parts, name = self._parts, request.key_name
         owner_id = parts.store.owner_id(caller.user_id)
+        limit = parts.settings.limits.max_queues
+        if 0 < limit <= parts.subscriptions.count(owner_id):
+            raise exhausted(f"You have {limit:g} queues already. End some with Unsubscribe.")
         account = parts.accounts.find(owner_id)
         if account is None:
             account = parts.accounts.add(owner_id)

@@ -151,6 +151,8 @@ _NUMBERS = {
     "max_key_bytes": (Limits.max_key_bytes, "of a key name, protocol name or role"),
     "max_key_depth": (Limits.max_key_depth, "colons in a key name"),
     "max_calls_per_second": (Limits.max_calls_per_second, "of one user, over ten seconds"),
+    "max_queues": (Limits.max_queues, "subscriptions of one user at once"),
+    "max_queue_messages": (Limits.max_queue_messages, "that wait in one queue until it is ended"),
     "max_token_days": (Limits.max_token_days, "the longest lifetime of a token"),
 }
 _SHORT = {"address": "-a", "port": "-p"}

@@ -6,6 +6,7 @@ there or neither, whatever is killed.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ class Subscriptions:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._routes: dict[tuple[int, str], list[str]] = {}
+        self._counts = Counter[int]()
         self._events: list[Event] = []
         self.on_events: Callable[[Sequence[Event]], None] = lambda events: None
         """Gets the events of each committed transaction."""
@@ -38,6 +40,11 @@ class Subscriptions:
         store.on_rollback.append(self._forget_undone)
         for queue, owner, name in store.execute("SELECT queue, owner, name FROM subscriptions"):
             self._routes.setdefault((owner, name), []).append(queue)
+            self._counts[owner] += 1
+
+    def count(self, owner_id: int) -> int:
+        """Return how many queues an owner has."""
+        return self._counts[owner_id]
 
     def add(self, owner_id: int, name: str, queue: str) -> None:
         """Route every later change of a key to `queue`."""
@@ -46,6 +53,7 @@ class Subscriptions:
             (queue, owner_id, name),
         )
         self._routes.setdefault((owner_id, name), []).append(queue)
+        self._counts[owner_id] += 1
 
     def remove(self, owner_id: int, queue: str) -> bool:
         """Forget a queue with what it was still to get; False when the owner has no such queue."""
@@ -58,6 +66,7 @@ class Subscriptions:
         self._store.write("DELETE FROM outbox WHERE queue=?", (queue,))
         route = self._routes[owner_id, row[0]]
         route.remove(queue)
+        self._counts[owner_id] -= 1
         if not route:
             del self._routes[owner_id, row[0]]
         return True

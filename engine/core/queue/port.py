@@ -54,6 +54,10 @@ class Link(Protocol):
         """Give back what is not used any more; called now and then."""
         ...
 
+    async def lengths(self) -> Mapping[str, int]:
+        """Return how many messages wait in each queue; of a queue left out that is not known."""
+        ...
+
     async def close(self) -> None:
         """End the connection."""
         ...

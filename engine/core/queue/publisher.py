@@ -33,11 +33,14 @@ class Publisher:
         subscriptions: Subscriptions,
         accounts: Accounts,
         message_queue: MessageQueue,
+        max_queue_messages: float = 0,
     ) -> None:
+        """A queue in which more than `max_queue_messages` wait is ended; 0 is no limit."""
         self._store = store
         self._subscriptions = subscriptions
         self._accounts = accounts
         self._message_queue = message_queue
+        self._max_queue_messages = max_queue_messages
         self._link: Link | None = None
         self._up = asyncio.Event()
         self._delivered: list[int] = []
@@ -87,6 +90,20 @@ class Publisher:
         if self._link is not None:
             with contextlib.suppress(EngineError):
                 await self._link.tidy()
+                for queue, length in (await self._link.lengths()).items():
+                    if 0 < self._max_queue_messages < length:
+                        await self._end(queue, length)
+
+    async def _end(self, queue: str, length: int) -> None:
+        """End a subscription that nobody reads, before it fills the memory of all."""
+        found = self._subscriptions.find(queue)
+        if found is not None:
+            owner_id, name = found
+            owner = self._store.owner(owner_id)
+            log.warning("%d changes of %s::%s wait in a queue: it is ended", length, owner, name)
+            self._subscriptions.remove(owner_id, queue)
+            await self._store.committed()
+            await self.remove_queue(queue)
 
     async def _insist(self, action: Callable[[Link], Awaitable[None]]) -> None:
         """Do something, over a new connection if this one is lost meanwhile."""

@@ -9,7 +9,7 @@ lost. After a crash a message may come twice, as AMQP has it.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -186,6 +186,10 @@ class RabbitLink:
 
     async def tidy(self) -> None:
         """Nothing to do: what is idle ends by itself."""
+
+    async def lengths(self) -> Mapping[str, int]:
+        """See Link. RabbitMQ holds to limits of its own."""
+        return {}
 
     async def close(self) -> None:
         """See Link."""

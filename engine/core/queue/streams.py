@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -203,6 +203,14 @@ class StreamLink:
             for queue in queues:
                 self._sweep(queue)
             await self.flush()
+
+    async def lengths(self) -> Mapping[str, int]:
+        """See Link. Readers delete what they have had."""
+        found: dict[str, int] = {}
+        for queues in _chunks(sorted(self._queues)):
+            answers = self._line.call_all(*(("XLEN", queue) for queue in queues))
+            found |= zip(queues, await asyncio.gather(*answers), strict=True)
+        return found
 
     def _sweep(self, queue: str) -> None:
         # Somebody who waits under such a name is not disturbed: it is made again.

@@ -29,6 +29,8 @@ async def core(tmp_path: Path) -> AsyncIterator[Core]:
         max_key_bytes=200,
         max_key_depth=5,
         max_token_days=40,
+        max_queues=3,
+        max_queue_messages=5,
     )
     running = Core(Settings(home=tmp_path, port=0, limits=limits, lock_lease_seconds=0.2))
     await running.start()
@@ -119,9 +121,33 @@ class TestRate:
             await core.stop()
 
     def test_zero_lifts_a_limit(self) -> None:
-        guard = Guard(Limits(0, 0, 0, 0, 0, 0))
+        guard = Guard(Limits(0, 0, 0, 0, 0))
         for _ in range(100):
             guard.admit("a", _entry("x:" * 10_000, b"x" * 10**6))
+
+
+class TestQueues:
+    @staticmethod
+    def _subscribe(stub: wire.CoLinkStub, user: object, name: str = "k") -> object:
+        return stub.Subscribe(wire.SubscribeRequest(key_name=name), metadata=user)
+
+    async def test_a_user_has_so_many_at_once(self, core, stub) -> None:
+        user, other = [bearer((await make_user(core)).jwt) for _ in range(2)]
+        queues = [await self._subscribe(stub, user) for _ in range(3)]
+        assert await refused(self._subscribe(stub, user)) is Code.RESOURCE_EXHAUSTED
+        await self._subscribe(stub, other)
+        await stub.Unsubscribe(queues[0], metadata=user)
+        await self._subscribe(stub, user)
+
+    async def test_one_that_nobody_reads_ends(self, core, stub) -> None:
+        user = bearer((await make_user(core)).jwt)
+        abandoned, read = [await self._subscribe(stub, user, name) for name in ("a", "b")]
+        for name, count in (("a", 6), ("b", 5)):
+            for _ in range(count):
+                await stub.UpdateEntry(_entry(name), metadata=user)
+        await core.parts.publisher.tidy()
+        assert await refused(stub.Unsubscribe(abandoned, metadata=user)) is Code.INTERNAL
+        await stub.Unsubscribe(read, metadata=user)
 
 
 class TestTokens:
