@@ -1,11 +1,11 @@
 """The cores that manifests use: the embedded one, a child process, and real ones by address."""
 
-import socket
 import sys
 
 from engine.colink.client import Client, Connections
 from engine.controller.events import EventLog
 from engine.kits.files import private_folder, write_atomically
+from engine.kits.ports import free_port, is_free
 from engine.model.errors import CoreUnavailableError
 from engine.model.home import Home
 from engine.model.manifest import CoreSpec, TlsSpec
@@ -36,7 +36,7 @@ class Cores:
         """
         private_folder(self._home.core)
         status = self._supervisor.status(CORE)
-        if status is not None and status.state is State.FAILED and not _free(self._known_port()):
+        if status is not None and status.state is State.FAILED and not is_free(self._known_port()):
             await self._supervisor.remove(CORE)  # in vain at this port, so it gets another one
         spec = self._supervisor.spec(CORE) or self._spec()
         await self._supervisor.ensure(spec, timeout)
@@ -122,11 +122,9 @@ class Cores:
         When another program has taken it meanwhile, a new one is chosen, and told as an event.
         """
         known = self._known_port()
-        if known and _free(known):
+        if known and is_free(known):
             return known
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
         write_atomically(self._home.core_port, str(port).encode())
         if known:
             self._events.add(
@@ -142,13 +140,3 @@ class Cores:
             return int(self._home.core_port.read_text())
         except (OSError, ValueError):
             return 0
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -27,7 +27,7 @@ from engine.colink import wire
 from engine.colink.identity import KeyPair
 from engine.core.server import Core
 from engine.core.settings import Settings
-from tests.support.ports import free_port
+from engine.kits.ports import free_port
 
 
 @dataclass(frozen=True)

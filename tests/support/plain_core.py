@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from engine.colink import keys, wire
-from tests.support.ports import free_port
+from engine.kits.ports import free_port
 from tests.support.valkey import ValkeyServer
 
 

