@@ -118,13 +118,19 @@ async def test_an_account_in_no_use_has_no_connection(
 ) -> None:
     monkeypatch.setattr(module, "_IDLE", 0.05)
     queue_name = await user.subscribe("a", 0)
-    link = core.parts.publisher._link
-    assert isinstance(link, module.RabbitLink)
     for number in range(3):
         await user.update("a", b"%d" % number)
-        assert await _taken(user, queue_name, 1) == [b"%d" % number]
-        while link._senders:
+        # After a connection that broke, a message may come twice.
+        while await _taken(user, queue_name, 1) != [b"%d" % number]:
+            pass
+        while _is_connected(core):
             await asyncio.sleep(0.01)
+
+
+def _is_connected(core: Core) -> bool:
+    """Tell whether the core holds, or makes, a connection for any account."""
+    link = core.parts.publisher._link
+    return link is None or bool(link._senders)  # type: ignore[attr-defined]
 
 
 async def test_a_wrong_password_for_the_management_api_is_told(
