@@ -24,7 +24,17 @@ class ValkeyServer:
 
     def start(self) -> None:
         """Start the server and wait until it serves."""
-        self._process = subprocess.Popen(
+        deadline = time.monotonic() + 10
+        self._process = self._spawned()
+        while not self._serves():
+            assert time.monotonic() < deadline, "Valkey does not start"
+            if self._process.poll() is not None:
+                # Somebody else had its port for a moment.
+                self._process = self._spawned()
+            time.sleep(0.01)
+
+    def _spawned(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
             [
                 *(str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--dir", str(self.folder), "--appendonly", "yes", "--save", ""),
@@ -33,10 +43,6 @@ class ValkeyServer:
             stdout=subprocess.DEVNULL,
             preexec_fn=signal_on_parent_death,
         )
-        deadline = time.monotonic() + 10
-        while not self._serves():
-            assert time.monotonic() < deadline, "Valkey does not start"
-            time.sleep(0.01)
 
     def kill(self) -> None:
         """End it by SIGKILL."""
